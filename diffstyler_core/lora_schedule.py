@@ -1,0 +1,59 @@
+"""LoRA switch: which style LoRA acts at which sampling step (DiffStyler 2026, eq. 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+Lora = Mapping[str, Tensor]
+"""A LoRA as the host's LORA_MODEL socket carries it: state dict of named tensors."""
+
+
+class LoraEntry(NamedTuple):
+    """One LoRA at one strength for the steps start_at_step <= i < end_at_step (KSamplerAdvanced's convention)."""
+
+    lora: Lora
+    strength: float
+    start_at_step: int
+    end_at_step: int
+    name: str = "LoRA"
+
+    def __str__(self) -> str:
+        return f"'{self.name}' at steps {self.start_at_step}..{self.end_at_step}"
+
+
+@dataclass(frozen=True)
+class LoraSchedule:
+    """Entries that take turns. Gaps use the base model; overlaps are an error that names both entries."""
+
+    entries: tuple[LoraEntry, ...]
+
+    def __post_init__(self) -> None:
+        for entry in self.entries:
+            if not 0 <= entry.start_at_step < entry.end_at_step:
+                raise ValueError(f"{entry}: start_at_step must be 0 or more and lie before end_at_step.")
+        ordered = sorted(self.entries, key=lambda e: e.start_at_step)
+        for a, b in zip(ordered, ordered[1:], strict=False):
+            if b.start_at_step < a.end_at_step:
+                raise ValueError(f"{a} and {b} overlap: end the first where the second starts.")
+
+    @classmethod
+    def constant(cls, lora: Lora, strength: float, steps: int, name: str = "LoRA") -> LoraSchedule:
+        """One LoRA over all S steps."""
+        return cls((LoraEntry(lora, strength, 0, steps, name),))
+
+    def check(self, steps: int) -> None:
+        """Raises ValueError when an entry reaches beyond the S steps of the run."""
+        for entry in self.entries:
+            if entry.end_at_step > steps:
+                raise ValueError(f"{entry} reaches beyond the run's {steps} steps: end it at {steps} or earlier.")
+
+    def at(self, step: int) -> LoraEntry | None:
+        """The entry that acts at this step; None: the base model."""
+        for entry in self.entries:
+            if entry.start_at_step <= step < entry.end_at_step:
+                return entry
+        return None

@@ -1,0 +1,108 @@
+"""DDIM inversion and its result, the content trajectory {z_t} (method.md section 2)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .ddim import Denoiser, OnStep, ignore_step, step_up
+from .schedule import NoiseSchedule
+
+
+class _Fields(NamedTuple):
+    latents: tuple[Tensor, ...]
+    schedule: NoiseSchedule
+    family: str
+    source: str
+
+
+class Trajectory(_Fields):
+    """The content's latent at every level: the guidance source of every sampling step.
+
+    latents: S + 1 tensors [1, C, H, W], fp32 on the CPU, variance-preserving; ``latents[i]`` is the one that
+        step i starts from, ``latents[S]`` the content itself.
+    schedule: the levels they belong to.
+    family: which models the latents fit (an opaque name made by the node that inverted).
+    source: identity of the conditioning that they were inverted with.
+
+    A tuple, so that the host's cache sees the tensors and counts their memory.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls, latents: tuple[Tensor, ...], schedule: NoiseSchedule, family: str = "", source: str = ""
+    ) -> Trajectory:
+        if len(latents) != schedule.steps + 1:
+            raise ValueError(
+                f"a trajectory of {schedule.steps} steps holds {schedule.steps + 1} latents, got {len(latents)}."
+            )
+        shapes = {tuple(z.shape) for z in latents}
+        if len(shapes) != 1 or latents[0].ndim != 4 or latents[0].shape[0] != 1:
+            raise ValueError(f"every latent of a trajectory has one shape [1, C, H, W], got {sorted(shapes)}.")
+        return super().__new__(cls, tuple(latents), schedule, family, source)
+
+    @property
+    def content(self) -> Tensor:
+        """The latent that was inverted [1, C, H, W]."""
+        return self.latents[-1]
+
+    @property
+    def noise(self) -> Tensor:
+        """x_T, the latent at the noisiest level [1, C, H, W]."""
+        return self.latents[0]
+
+    @property
+    def megabytes(self) -> float:
+        """Memory of the latents in MB (10^6 bytes)."""
+        return sum(z.numel() * z.element_size() for z in self.latents) / 1e6
+
+
+def invert(
+    denoise: Denoiser,
+    content: Tensor,
+    schedule: NoiseSchedule,
+    refinements: int = 0,
+    on_step: OnStep = ignore_step,
+    family: str = "",
+    source: str = "",
+) -> Trajectory:
+    """DDIM inversion of one content latent [1, C, H, W] along ``schedule.ascent()``.
+
+    Costs ``len(schedule.ascent()) * (1 + refinements)`` evaluations. Raises ValueError for a batch, for a negative
+    number of refinements, and when the latent stops being finite.
+    """
+    if content.ndim != 4 or content.shape[0] != 1:
+        raise ValueError(f"inversion takes one content latent [1, C, H, W], got shape {tuple(content.shape)}.")
+    if refinements < 0:
+        raise ValueError(f"refinements must be 0 or more, got {refinements}.")
+    levels: list[Tensor] = [content.detach().float().cpu()] * (schedule.steps + 1)
+    ascent = schedule.ascent()
+    z = content.float()
+    for i, (t, abar_from, level) in enumerate(ascent):
+        z = step_up(denoise, z, schedule, t, abar_from, refinements)
+        if not torch.isfinite(z).all():
+            raise ValueError(
+                f"inversion broke at timestep {t}: the latent is no longer finite. "
+                "Check the content latent, or use fewer refinements or another precision."
+            )
+        if level is not None:
+            levels[level] = z.detach().cpu()
+        on_step(i, len(ascent), z)
+    return Trajectory(tuple(levels), schedule, family, source)
+
+
+def psnr(reference: Tensor, other: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, the peak being the reference's own range; inf when equal.
+
+    Raises ValueError when the shapes differ.
+    """
+    if reference.shape != other.shape:
+        raise ValueError(f"PSNR needs equal shapes, got {tuple(reference.shape)} and {tuple(other.shape)}.")
+    a, b = reference.double(), other.double().to(reference.device)
+    error = (a - b).square().mean().item()
+    peak = (a.max() - a.min()).item()
+    return math.inf if error == 0 else 10.0 * math.log10(max(peak, 1e-12) ** 2 / error)

@@ -1,0 +1,208 @@
+"""Capture Features/Attention: what the content's own run holds at the chosen sites (method.md section 3)."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import comfy.model_management
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..diffstyler_core.capture import (
+    STORAGES,
+    Capture,
+    CaptureRequest,
+    DiskStore,
+    MemoryStore,
+    Storage,
+    flatten,
+    keeper,
+)
+from ..diffstyler_core.ddim import Denoiser, OnStep
+from ..diffstyler_core.sites import Site, format_layers, parse_layers
+from ..diffstyler_core.taps import Recorder, SiteTensors
+from ..diffstyler_core.trajectory import Trajectory
+from . import host_text, sockets
+from .host_inputs import one_conditioning
+from .host_model import identity, layout_of, require_family
+from .host_sampling import Conditioning, SourceGuider, run_guider, to_exploding
+
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+Keep = Callable[[Iterator[SiteTensors]], MemoryStore | DiskStore]
+
+
+def request_for(
+    model: ModelPatcher,
+    feature: str,
+    self_attention: str,
+    cross_attention: str,
+    feature_steps: int,
+    attention_steps: int,
+) -> CaptureRequest:
+    """The request that the layer lists and numbers of steps stand for, checked against this UNet."""
+    layout = layout_of(model)
+    return CaptureRequest(
+        layout.sites("feature", parse_layers(feature, "feature_layers")),
+        layout.sites("self-attention", parse_layers(self_attention, "self_attention_layers"))
+        + layout.sites("cross-attention", parse_layers(cross_attention, "cross_attention_layers")),
+        feature_steps,
+        attention_steps,
+    )
+
+
+def capture_run(
+    model: ModelPatcher,
+    trajectory: Trajectory,
+    conditioning: Conditioning,
+    request: CaptureRequest,
+    dtype: torch.dtype,
+    keep: Keep,
+) -> MemoryStore | DiskStore:
+    """One UNet evaluation per step that has anything to take: the content at (z_t, t), as its own run sees it."""
+    guider = SourceGuider(model)
+    guider.set_source(conditioning)
+    schedule, kept = trajectory.schedule, []
+
+    def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
+        def steps() -> Iterator[SiteTensors]:
+            for step in range(request.steps()):
+                sites = request.sites_at(step)
+                guider.tap = recorder = Recorder(frozenset(sites), keeper(dtype))
+                sigma = schedule.sigma(schedule.timesteps[step])
+                z = trajectory.latents[step].to(x)
+                x0 = denoise(z * math.sqrt(1.0 + sigma**2), torch.full((1,), sigma, device=x.device))
+                yield flatten(recorder.taken, sites)
+                on_step(step, request.steps(), x0)
+
+        kept.append(keep(steps()))
+        return x
+
+    run_guider(guider, to_exploding(trajectory.noise, schedule), run, schedule, request.steps())
+    return kept[0]
+
+
+def keep_in(storage: Storage) -> Keep:
+    """Where captured steps go. Files go below the host's temp directory."""
+    if storage == "memory":
+        return lambda steps: MemoryStore(steps)
+    folder = Path(folder_paths.get_temp_directory()) / "diffstyler" / uuid.uuid4().hex
+    return lambda steps: DiskStore(folder, steps)
+
+
+def describe(request: CaptureRequest, steps: int) -> list[str]:
+    """What was kept, in words."""
+    lines = []
+    for kind, count in (
+        ("feature", request.feature_steps),
+        ("self-attention", request.attention_steps),
+        ("cross-attention", request.attention_steps),
+    ):
+        sites: tuple[Site, ...] = request.feature_sites if kind == "feature" else request.attention_sites
+        layers = format_layers(tuple(s.layer for s in sites if s.kind == kind))
+        if layers and count:
+            lines.append(f"{kind} of layers {layers}, {count} of {steps} steps")
+    return lines
+
+
+class CaptureFeatures(io.ComfyNode):
+    """Capture of features and attention along a trajectory."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffStyler_Capture",
+            display_name="Capture Features/Attention",
+            category=sockets.CATEGORY,
+            description="Takes the features and the attention of the content's own run, for the sampler to inject. "
+            "Layers are decoder layers (output blocks), written like 4-11 or 4,6-8; empty for none.",
+            search_aliases=["plug and play", "pnp features", "attention injection", "diffstyler"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The base model (paper). Wire the LoRA model here to take its features."
+                ),
+                sockets.Trajectory.Input("trajectory", tooltip="From DDIM Invert."),
+                io.Conditioning.Input("source", tooltip="Prompt of the content's run; usually the empty prompt."),
+                io.String.Input("feature_layers", default="4", tooltip="ResBlocks to take hidden states from."),
+                io.String.Input(
+                    "self_attention_layers", default="4-11", tooltip="Layers to take self-attention q, k from."
+                ),
+                io.String.Input(
+                    "cross_attention_layers",
+                    default="",
+                    tooltip="Layers to take cross-attention q, k from. The 2024 paper injects them too (4-11).",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "feature_steps",
+                    default=30,
+                    min=0,
+                    max=999,
+                    tooltip="Keep features for this many first steps. The sampler's feature window cannot be longer.",
+                ),
+                io.Int.Input(
+                    "attention_steps",
+                    default=50,
+                    min=0,
+                    max=999,
+                    tooltip="Keep attention for this many first steps. Adaptive attention needs all steps of the "
+                    "trajectory; fixed attention only its window.",
+                ),
+                io.Combo.Input(
+                    "storage",
+                    options=list(STORAGES),
+                    default="memory",
+                    tooltip="memory: RAM. disk: temporary files, read step by step. recompute: stores nothing, "
+                    "and the sampler evaluates the content once more at each step.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="fp16",
+                    tooltip="Number format of what is kept.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[sockets.Features.Output("features", tooltip="For the Injected LoRA Sampler.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        trajectory: Trajectory,
+        source: Conditioning,
+        feature_layers: str,
+        self_attention_layers: str,
+        cross_attention_layers: str,
+        feature_steps: int,
+        attention_steps: int,
+        storage: Storage,
+        precision: str,
+    ) -> io.NodeOutput:
+        request = request_for(
+            model, feature_layers, self_attention_layers, cross_attention_layers, feature_steps, attention_steps
+        )
+        steps = trajectory.schedule.steps
+        request.check(steps)
+        require_family(model, trajectory.family, "trajectory")
+        one_conditioning(source, "source")
+        store = None
+        if storage == "recompute":
+            size = "nothing stored: recomputed while sampling, one more UNet row a step"
+        else:
+            store = capture_run(model, trajectory, source, request, PRECISIONS[precision], keep_in(storage))
+            size = f"{store.nbytes / 1e6:.1f} MB in {storage} ({precision}), {request.steps()} UNet evaluations"
+        lines = [*describe(request, steps), size]
+        if identity(source) != trajectory.source:
+            lines.append("note: another prompt than the inversion's")
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        capture = Capture(trajectory, request, source, store)
+        return host_text.output(capture, text="\n".join(lines), node=cls)

@@ -1,0 +1,21 @@
+"""The list of nodes that the host gets."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .capture import CaptureFeatures
+from .demo_model import register_demo_model
+from .invert import DDIMInvert
+from .sampler import InjectedLoRASampler
+from .train import TrainStyleLoRA
+
+
+class DiffStylerExtension(ComfyExtension):
+    """The DiffStyler pack."""
+
+    async def on_load(self) -> None:
+        """Makes the demo checkpoint loadable by the stock Load Checkpoint node."""
+        register_demo_model()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of the pack."""
+        return [TrainStyleLoRA, DDIMInvert, CaptureFeatures, InjectedLoRASampler]

@@ -1,0 +1,141 @@
+"""What the pack asks of a ComfyUI MODEL before it works with it: its UNet, its noise schedule, its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import comfy.model_sampling
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..diffstyler_core.schedule import NoiseSchedule, Prediction, Spacing
+from ..diffstyler_core.sites import Kind, UNetLayout
+
+
+def unet_of(model: ModelPatcher) -> UNetModel:
+    """The model's UNet. Raises ValueError for anything without a UNet decoder (Flux, SD3, ...)."""
+    unet = model.get_model_object("diffusion_model")
+    if not isinstance(unet, UNetModel):
+        raise ValueError(
+            f"model: DiffStyler needs a Stable Diffusion UNet (SD1.x, SD2.x, SDXL), got {type(unet).__name__}. "
+            "Transformer models such as Flux or SD3 have no decoder layers to capture; load another checkpoint."
+        )
+    return unet
+
+
+def layout_of(model: ModelPatcher) -> UNetLayout:
+    """Which sites the model's decoder has."""
+    blocks: dict[Kind, dict[int, int]] = {"feature": {}, "self-attention": {}, "cross-attention": {}}
+    for layer, block in enumerate(unet_of(model).output_blocks):
+        for module in block:
+            if isinstance(module, ResBlock):
+                blocks["feature"][layer] = 1
+            if isinstance(module, SpatialTransformer):
+                blocks["self-attention"][layer] = len(module.transformer_blocks)
+                blocks["cross-attention"][layer] = len(module.transformer_blocks)
+    return UNetLayout(blocks)
+
+
+def prediction_of(model: ModelPatcher) -> Prediction:
+    """What the UNet predicts. Raises ValueError for anything but eps and velocity."""
+    sampling = model.get_model_object("model_sampling")
+    denoised = type(sampling).calculate_denoised
+    if denoised is comfy.model_sampling.V_PREDICTION.calculate_denoised:
+        return "v"
+    if denoised is comfy.model_sampling.EPS.calculate_denoised:
+        return "eps"
+    names = ", ".join(c.__name__ for c in type(sampling).__mro__[1:-1])
+    raise ValueError(
+        f"model: DDIM needs an eps or v-prediction model, got one sampled as {names}. "
+        "Remove the ModelSampling patch, or load another checkpoint."
+    )
+
+
+def abar_of(model: ModelPatcher) -> tuple[float, ...]:
+    """The model's table of cumulative alphas, in double precision. Raises ValueError when it has no such table."""
+    unet_of(model)
+    sigmas = getattr(model.get_model_object("model_sampling"), "sigmas", None)
+    if sigmas is None or len(sigmas) != 1000:
+        raise ValueError("model: DDIM needs a schedule of 1000 training timesteps, and this model has none.")
+    return tuple((1.0 / (1.0 + sigmas.double() ** 2)).tolist())
+
+
+def schedule_of(model: ModelPatcher, steps: int, spacing: Spacing = "leading") -> NoiseSchedule:
+    """The schedule of an S-step run on this model."""
+    return NoiseSchedule.leading(abar_of(model), prediction_of(model), steps, spacing)
+
+
+def family_of(model: ModelPatcher) -> str:
+    """A name that two models share when one's latents and features mean something to the other."""
+    config = model.model.model_config
+    unet = config.unet_config
+    return (
+        f"{type(config).__name__} ({unet.get('in_channels')} latent channels, {unet.get('model_channels')} channels, "
+        f"context {unet.get('context_dim')}, {prediction_of(model)}-prediction)"
+    )
+
+
+def require_family(model: ModelPatcher, family: str, what: str) -> None:
+    """Raises ValueError when ``what`` was made with a model of another family."""
+    if family != family_of(model):
+        raise ValueError(
+            f"{what} was made with another kind of model: {family}, and this model is {family_of(model)}. "
+            "Wire the same checkpoint (or one of its family) into both nodes."
+        )
+
+
+def identity(value: Any) -> str:
+    """SHA-256 over the content of nested containers of tensors and plain values, e.g. a CONDITIONING."""
+    digest = hashlib.sha256()
+    _feed(digest, value)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"T{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            digest.update(f"K{key}".encode())
+            _feed(digest, value[key])
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        digest.update(f"L{len(value)}".encode())
+        for item in value:
+            _feed(digest, item)
+    elif value is None or isinstance(value, (str, int, float, bool)):
+        digest.update(json.dumps(value).encode())
+    else:
+        digest.update(type(value).__qualname__.encode())
+
+
+def fingerprint(patcher: ModelPatcher, samples: int = 256) -> str:
+    """Identity of a model's weights, patches included, from a spread of values of every tensor.
+
+    Stable across restarts; reads a few hundred kB instead of the whole checkpoint.
+    """
+    digest = hashlib.sha256()
+    for key, (weight, *patches) in sorted(patcher.get_key_patches().items()):
+        digest.update(key.encode())
+        _feed(digest, _spread(weight[0], samples))
+        for strength, patch, *rest in patches:
+            weights = getattr(patch, "weights", patch)
+            _feed(digest, [float(strength), *(_spread(w, samples) for w in _tensors(weights)), *map(str, rest[:1])])
+    return digest.hexdigest()
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    return [t for item in value for t in _tensors(item)] if isinstance(value, (list, tuple)) else []
+
+
+def _spread(tensor: Tensor, samples: int) -> Tensor:
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // samples)].float()

@@ -1,0 +1,150 @@
+"""Running the core's loops inside the host's guider and sampler machinery.
+
+Model loading, memory, previews, interrupts, ControlNet and other packs' wrappers work because it is the host that
+calls the UNet. Latents cross this border in the host's scale (``process_latent_in``), noise levels as sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import comfy.samplers
+import latent_preview
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..diffstyler_core.capture import Capture
+from ..diffstyler_core.ddim import Denoiser, OnStep
+from ..diffstyler_core.plan import InjectionPlan
+from ..diffstyler_core.schedule import NoiseSchedule
+from ..diffstyler_core.sites import Site
+from ..diffstyler_core.taps import Injector, Recorder, SiteTensors, Tap
+from .host_forward import Options, options_for
+from .host_lora import ForwardLora
+
+Conditioning = list[list[Any]]
+
+Run = Callable[[Denoiser, Tensor, OnStep], Tensor]
+"""A core loop: (model, start latent in the host's scale, progress) -> resulting latent."""
+
+
+class RunSampler(comfy.samplers.Sampler):
+    """A host sampler whose loop is one of the core's."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Callable[..., None] | None,
+        noise: Tensor,
+        latent_image: Tensor,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        """Called by the host's guider. ``noise`` is not used: the start latent holds it all."""
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return model_wrap(x, sigma, model_options=extra_args["model_options"], seed=extra_args.get("seed"))
+
+        def on_step(step: int, steps: int, x0: Tensor) -> None:
+            if callback is not None:
+                callback(step, x0, x0, steps)
+
+        return self._run(denoise, latent_image, on_step)
+
+
+class SourceGuider(comfy.samplers.CFGGuider):
+    """One conditioning, no guidance, exactly one UNet row per evaluation.
+
+    ``tap``, when set, listens to every evaluation. A guider lives for one run.
+    """
+
+    tap: Tap | None = None
+
+    def set_source(self, conditioning: Conditioning) -> None:
+        """The conditioning that the content is predicted with."""
+        self.inner_set_conds({"positive": conditioning})
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
+        """The denoised x0 for the one conditioning."""
+        options = options_for(model_options, self.tap, None)
+        return comfy.samplers.calc_cond_batch(self.inner_model, [self.conds["positive"]], x, timestep, options)[0]
+
+
+class InjectedGuider(comfy.samplers.CFGGuider):
+    """Guidance with the style LoRA in the forward pass and the content injected into every row (eq. 6)."""
+
+    def __init__(
+        self, model: ModelPatcher, capture: Capture, plan: InjectionPlan, lora: Callable[[int], ForwardLora | None]
+    ) -> None:
+        super().__init__(model)
+        self._capture = capture
+        self._plan = plan
+        self._lora = lora
+        self._recorded: tuple[int, dict[Site, SiteTensors]] | None = None
+
+    def set_conds(self, positive: Conditioning, negative: Conditioning) -> None:
+        """Also takes the content's own conditioning along, for what is recomputed."""
+        super().set_conds(positive, negative)
+        self.inner_set_conds({"content": self._capture.conditioning})
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
+        """The guided x0 of one step. All injection of the pack happens through the options made here."""
+        schedule = self._capture.trajectory.schedule
+        step = schedule.step_at(float(timestep[0]))
+        t = schedule.timesteps[step]
+        tap = None
+        if self._plan.sites_at(step, t):
+            tap = Injector(self._plan, step, t, self._content(step, x, model_options))
+        return super().predict_noise(x, timestep, options_for(model_options, tap, self._lora(step)), seed)
+
+    def _content(self, step: int, x: Tensor, model_options: Options) -> Any:
+        """What the content's own run holds at this step: stored, or recomputed once as one more UNet row."""
+        if self._capture.store is not None:
+            return self._capture.at(step)
+        if self._recorded is None or self._recorded[0] != step:
+            schedule = self._capture.trajectory.schedule
+            sigma = schedule.sigma(schedule.timesteps[step])
+            z = self._capture.trajectory.latents[step].to(x)
+            recorder = Recorder(self._plan.sites_at(step, schedule.timesteps[step]))
+            comfy.samplers.calc_cond_batch(
+                self.inner_model,
+                [self.conds["content"]],
+                z * math.sqrt(1.0 + sigma**2),
+                torch.full((1,), sigma, device=x.device, dtype=torch.float32),
+                options_for(model_options, recorder, None),
+            )
+            self._recorded = (step, recorder.taken)
+        return self._recorded[1]
+
+
+def sigmas_of(schedule: NoiseSchedule) -> Tensor:
+    """The noise levels of a run as the host's SIGMAS [S + 1]; the last one is the picture's, at abar_0."""
+    last = math.sqrt((1.0 - schedule.abar[0]) / schedule.abar[0])
+    return torch.tensor([schedule.sigma(t) for t in schedule.timesteps] + [last], dtype=torch.float32)
+
+
+def run_guider(
+    guider: comfy.samplers.CFGGuider, latent: Tensor, run: Run, schedule: NoiseSchedule, steps: int
+) -> Tensor:
+    """Runs a core loop over ``guider`` with the host's progress bar and previews. ``latent`` is not changed."""
+    callback = latent_preview.prepare_callback(guider.model_patcher, steps)
+    noise = torch.zeros_like(latent)
+    return guider.sample(noise, latent, RunSampler(run), sigmas_of(schedule), callback=callback, disable_pbar=True)
+
+
+def to_exploding(z: Tensor, schedule: NoiseSchedule) -> Tensor:
+    """z at the noisiest level as the host's samplers expect it: x = z sqrt(1 + sigma^2)."""
+    return z * math.sqrt(1.0 + schedule.sigma(schedule.timesteps[0]) ** 2)
+
+
+def to_preserving(x: Tensor, schedule: NoiseSchedule) -> Tensor:
+    """The inverse of ``to_exploding``."""
+    return x / math.sqrt(1.0 + schedule.sigma(schedule.timesteps[0]) ** 2)

@@ -1,0 +1,169 @@
+"""What training needs of the host: a private copy of the UNet, latents to train on, conditioning as plain tensors."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.lora
+import comfy.model_management as management
+import comfy.sampler_helpers
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..diffstyler_core.train import DrawLatents, Predict
+from .host_model import unet_of
+from .host_sampling import Conditioning
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def training_dtype(precision: str) -> torch.dtype:
+    """The number format of the frozen weights and activations; 'auto' is bf16 on GPUs that have it, else fp32."""
+    if precision != "auto":
+        return PRECISIONS[precision]
+    device = management.get_torch_device()
+    return torch.bfloat16 if management.should_use_bf16(device) and device.type != "cpu" else torch.float32
+
+
+def private_unet(model: ModelPatcher, dtype: torch.dtype) -> UNetModel:
+    """A trainable copy of the model's UNet with its patches merged, on the compute device; the model stays as it is.
+
+    Must run outside inference mode.
+    """
+    source = model.clone(disable_dynamic=True) if model.is_dynamic() else model
+    unet = copy.deepcopy(unet_of(source))
+    prefix = "diffusion_model."
+    merged = {}
+    for key, (weight, *patches) in source.get_key_patches(prefix).items():
+        value, convert = weight
+        value = convert(value.detach().clone().float())
+        merged[key.removeprefix(prefix)] = comfy.lora.calculate_weight(patches, value, key) if patches else value
+    device = management.get_torch_device()
+    management.free_memory(3 * management.module_size(unet), device)
+    unet.load_state_dict(merged)
+    unet.to(device=device, dtype=dtype)
+    unet.dtype = dtype
+    for module in unet.modules():  # the host may cast and offload per layer; this copy is resident and in one format
+        if hasattr(module, "comfy_cast_weights"):
+            module.comfy_cast_weights = False
+    return unet.eval()
+
+
+def blocks_of(unet: UNetModel) -> Iterator[nn.Module]:
+    """The layers whose activations gradient checkpointing recomputes."""
+    for blocks in (unet.input_blocks, [unet.middle_block], unet.output_blocks):
+        for block in blocks:
+            yield from block
+
+
+def predict_with(
+    unet: nn.Module, model: ModelPatcher, conditioning: Conditioning, shape: tuple[int, ...], dtype: torch.dtype
+) -> Predict:
+    """The UNet with one prompt: (z_t [B, C, H, W], t [B]) -> eps or v, fp32.
+
+    Raises ValueError for models that take more than a prompt (inpainting, unCLIP).
+    """
+    noise = torch.zeros(shape, device=management.get_torch_device())
+    conds = comfy.sampler_helpers.convert_cond(conditioning)
+    conds = comfy.samplers.encode_model_conds(model.model.extra_conds, conds, noise, noise.device, "positive")
+    tensors = {
+        name: cond.process_cond(batch_size=shape[0], area=None).cond.detach().clone().to(noise.device, dtype)
+        for name, cond in conds[0]["model_conds"].items()
+        if hasattr(cond, "cond") and isinstance(cond.cond, Tensor)
+    }
+    unknown = sorted(tensors.keys() - {"c_crossattn", "y"})
+    if unknown or "c_crossattn" not in tensors:
+        raise ValueError(f"model: training needs a plain text-to-image UNet; this one also takes {unknown}.")
+
+    def predict(z: Tensor, t: Tensor) -> Tensor:
+        inputs = {"context": tensors["c_crossattn"][: z.shape[0]]}
+        if "y" in tensors:
+            inputs["y"] = tensors["y"][: z.shape[0]]
+        return unet(z.to(dtype), t.float(), **inputs).float()
+
+    return predict
+
+
+def prepare_pictures(image: Tensor, resolution: int) -> Tensor:
+    """Style pictures [B, R, R, 3]: the shorter side is resized to R (area-true), then the centre is cropped."""
+    pixels = rearrange(image, "b h w c -> b c h w")
+    height, width = pixels.shape[2:]
+    scale = resolution / min(height, width)
+    size = (max(resolution, round(width * scale)), max(resolution, round(height * scale)))
+    pixels = comfy.utils.common_upscale(pixels, *size, "area" if scale < 1 else "bicubic", "disabled")
+    top, left = (pixels.shape[2] - resolution) // 2, (pixels.shape[3] - resolution) // 2
+    pixels = pixels[:, :, top : top + resolution, left : left + resolution]
+    return rearrange(pixels, "b c h w -> b h w c").clamp(0.0, 1.0)
+
+
+@contextmanager
+def _moments_of(vae: VAE, into: list[Tensor]) -> Iterator[None]:
+    """While open, each encoding leaves the posterior's mean and log variance in ``into``, if the VAE has one."""
+    regularization: Any = getattr(vae.first_stage_model, "regularization", None)
+    if not type(regularization).__name__.startswith("DiagonalGaussian"):
+        yield
+        return
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        into.append(args[0].detach().float().cpu())
+
+    handle = regularization.register_forward_pre_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def latent_source(vae: VAE, model: ModelPatcher, pictures: Tensor) -> tuple[DrawLatents, tuple[int, ...]]:
+    """(draws scaled latents z_0 of random pictures, shape of one latent [C, H, W]).
+
+    A fresh sample of the VAE's posterior each time, when the VAE gives one; its encoding otherwise.
+    """
+    moments: list[Tensor] = []
+    with torch.inference_mode(), _moments_of(vae, moments):
+        encoded = vae.encode(pictures).float().cpu()
+    if moments:
+        mean, log_variance = torch.cat(moments).chunk(2, dim=1)
+        deviation = (0.5 * log_variance.clamp(-30.0, 20.0)).exp()
+    else:
+        mean, deviation = encoded, torch.zeros_like(encoded)
+    if mean.shape != encoded.shape:
+        raise ValueError(
+            f"vae: its posterior has shape {list(mean.shape)}, its encoding {list(encoded.shape)}. "
+            "Use the checkpoint's own VAE."
+        )
+    mean, deviation = mean.clone(), deviation.clone()  # made outside inference mode, so that autograd accepts them
+    device = management.get_torch_device()
+
+    def draw(count: int, generator: torch.Generator) -> Tensor:
+        pick = torch.randint(0, mean.shape[0], (count,), generator=generator)
+        noise = torch.randn((count, *mean.shape[1:]), generator=generator)
+        return model.model.process_latent_in(mean[pick] + deviation[pick] * noise).to(device)
+
+    return draw, tuple(mean.shape[1:])
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: '45 s', '3 min 10 s'."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def module_names(model: ModelPatcher) -> dict[str, str]:
+    """LDM module path -> diffusers' path, for the UNet's weights."""
+    mapping: dict[str, Any] = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+    return {
+        ldm.removesuffix(".weight"): name.removesuffix(".weight")
+        for name, ldm in mapping.items()
+        if name.endswith(".weight")
+    }

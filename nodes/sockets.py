@@ -1,0 +1,10 @@
+"""The pack's socket types. Their values are the core's own classes."""
+
+from comfy_api.latest import io
+
+Trajectory = io.Custom("DIFFSTYLER_TRAJECTORY")
+Features = io.Custom("DIFFSTYLER_FEATURES")
+LoraModel = io.Custom("LORA_MODEL")
+LossMap = io.Custom("LOSS_MAP")
+
+CATEGORY = "DiffStyler"

@@ -1,0 +1,249 @@
+"""Train Style LoRA: one picture, one prompt, a LoRA on the attention projections (method.md section 1)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..diffstyler_core.lora_file import kohya_metadata, kohya_state
+from ..diffstyler_core.train import TrainConfig, TrainResult
+from . import host_text, sockets
+from .host_inputs import one_conditioning, style_pictures
+from .host_model import family_of, fingerprint, identity
+from .host_sampling import Conditioning
+from .host_training import duration, module_names, prepare_pictures, training_dtype
+from .lora_store import LoraStore
+from .training_run import Progress, train_lora
+
+TARGETS = {"q, k, v": ("to_q", "to_k", "to_v"), "q, k, v, out": ("to_q", "to_k", "to_v", "to_out.0")}
+
+
+def request_of(
+    model: ModelPatcher, vae: VAE, pictures: Tensor, conditioning: Conditioning, settings: dict[str, Any]
+) -> str:
+    """Hash of everything that determines the result."""
+    return identity(
+        {
+            "model": fingerprint(model),
+            "vae": fingerprint(vae.patcher),
+            "pictures": pictures,
+            "conditioning": conditioning,
+            "settings": settings,
+            "method": 1,
+        }
+    )
+
+
+class TrainStyleLoRA(io.ComfyNode):
+    """Training of a style LoRA on one picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffStyler_TrainStyleLoRA",
+            display_name="Train Style LoRA",
+            category=sockets.CATEGORY,
+            description="Learns the style of one picture as a LoRA on the attention's q, k, v. Nothing is trained "
+            "twice: the same request loads its file from models/loras.",
+            search_aliases=["train lora", "style training", "dreambooth lora", "diffstyler"],
+            inputs=[
+                io.Model.Input("model", tooltip="The base model. It is not changed: training works on a private copy."),
+                io.Vae.Input("vae", tooltip="The checkpoint's VAE."),
+                io.Image.Input("style_image", tooltip="The style picture; a batch of several is allowed."),
+                io.Conditioning.Input("prompt", tooltip="Training prompt, e.g. 'painting of <sss>, deer'."),
+                io.Int.Input("rank", default=16, min=1, max=1024, tooltip="Rank of the LoRA."),
+                io.Float.Input(
+                    "alpha",
+                    default=16.0,
+                    min=0.01,
+                    max=4096.0,
+                    step=1.0,
+                    round=0.01,
+                    tooltip="The LoRA acts with alpha / rank.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "steps", default=200, min=1, max=100_000, tooltip="Training steps, each one forward and backward."
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=2e-4,
+                    min=1e-8,
+                    max=1.0,
+                    step=1e-5,
+                    round=1e-8,
+                    tooltip="AdamW, constant. Lower it when the loss explodes.",
+                ),
+                io.Float.Input(
+                    "weight_decay",
+                    default=1e-2,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    round=1e-6,
+                    tooltip="AdamW's weight decay.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,
+                    tooltip="Decides first weights, noise and timesteps.",
+                ),
+                io.Int.Input(
+                    "resolution",
+                    default=512,
+                    min=64,
+                    max=4096,
+                    step=8,
+                    tooltip="Side in pixels: the picture is resized and cropped to a square of it. 512 for SD1, SD2.",
+                ),
+                io.Combo.Input(
+                    "targets",
+                    options=list(TARGETS),
+                    default="q, k, v",
+                    tooltip="Projections of self- and cross-attention that get a LoRA.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "batch_size", default=1, min=1, max=64, tooltip="Pictures (or noise draws) per step.", advanced=True
+                ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=False,
+                    tooltip="Recomputes activations: less memory, about a third slower.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=["auto", "fp32", "bf16"],
+                    default="auto",
+                    tooltip="Format of the frozen weights; the LoRA itself always trains in fp32.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "preview_every",
+                    default=0,
+                    min=0,
+                    max=100_000,
+                    tooltip="Shows what the LoRA makes of its prompt every N steps; 0 for never. Costs 10 UNet "
+                    "evaluations and a decoding each time.",
+                ),
+                io.Boolean.Input(
+                    "save", default=True, tooltip="Keep the LoRA in models/loras. Off: only this graph has it."
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="DiffStyler/style",
+                    tooltip="Name below models/loras; a hash of the request is added.",
+                ),
+            ],
+            outputs=[
+                sockets.LoraModel.Output(
+                    "lora", tooltip="For the Injected LoRA Sampler, Save LoRA or Load LoRA Model."
+                ),
+                sockets.LossMap.Output("loss_map", tooltip="For Plot Loss Graph."),
+                io.String.Output("lora_name", tooltip="The saved file's name in models/loras; empty when save is off."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        vae: VAE,
+        style_image: Tensor,
+        prompt: Conditioning,
+        targets: str,
+        precision: str,
+        preview_every: int,
+        save: bool,
+        filename_prefix: str,
+        **numbers: Any,
+    ) -> io.NodeOutput:
+        config = TrainConfig(targets=TARGETS[targets], **numbers)
+        family, dtype = family_of(model), training_dtype(precision)
+        pictures = prepare_pictures(style_pictures(style_image), config.resolution)
+        settings = {**asdict(config), "precision": str(dtype)}
+        request = request_of(model, vae, pictures, one_conditioning(prompt, "prompt"), settings)
+        store = LoraStore.of(filename_prefix, request)
+        node_id = host_text.id_of(cls)
+        if save:
+            found = store.find()
+            if found is not None:
+                return cls._found(store, *found)
+            store.check_writable(estimated_size(model, config))
+        progress = Progress(node_id, config.steps, preview_every)
+        started = time.monotonic()
+        result = train_lora(model, vae, pictures, prompt, config, dtype, progress)
+        state = kohya_state(result.lora, module_names(model), config.alpha)
+        metadata = kohya_metadata(
+            {
+                **settings,
+                "base_model": family,
+                "request": request,
+                "stopped_at": result.stopped_at,
+                "image": identity(pictures),
+                "prompt": identity(prompt),
+            },
+            result.losses,
+        )
+        if result.stopped_at is not None:
+            raise ValueError(cls._broke_off(store, state, metadata, result, config, save))
+        name = store.save(state, metadata) if save else ""
+        text = (
+            f"trained {config.steps} steps in {duration(time.monotonic() - started)}, "
+            f"loss {mean_of_last(result.losses):.4f} (mean of the last steps)\n"
+            + (f"saved as {name}" if save else "not saved (save is off)")
+        )
+        return host_text.output(state, {"loss": result.losses}, name, text=text, node=cls)
+
+    @classmethod
+    def _found(cls, store: LoraStore, state: dict[str, Tensor], metadata: dict[str, Any]) -> io.NodeOutput:
+        text = f"unchanged request: loaded {store.name}, nothing trained"
+        if not store.path.is_file():  # it is still in the temp directory, from a failed save
+            store.save(state, kohya_metadata({k: v for k, v in metadata.items() if k != "losses"}, metadata["losses"]))
+        return host_text.output(state, {"loss": metadata["losses"]}, store.name, text=text, node=cls)
+
+    @staticmethod
+    def _broke_off(
+        store: LoraStore,
+        state: dict[str, Tensor],
+        metadata: dict[str, str],
+        result: TrainResult,
+        config: TrainConfig,
+        save: bool,
+    ) -> str:
+        kept = "There were no good weights to keep."
+        if result.stopped_at and save:
+            kept = (
+                f"The last good weights are kept as {store.save(state, metadata, f'_stopped_at_{result.stopped_at}')}."
+            )
+        elif result.stopped_at:
+            kept = "Switch save on to keep the last good weights."
+        return (
+            f"learning_rate: training broke off at step {result.stopped_at} of {config.steps}, the loss was no longer "
+            f"finite at a learning rate of {config.learning_rate:g}. {kept} Lower the learning rate, or use fp32."
+        )
+
+
+def mean_of_last(losses: list[float], count: int = 20) -> float:
+    """Mean loss of the last steps; single steps say little, their timesteps are drawn at random."""
+    last = losses[-count:]
+    return sum(last) / len(last)
+
+
+def estimated_size(model: ModelPatcher, config: TrainConfig) -> int:
+    """Bytes that the LoRA's file will need at most: fp32 down and up for every target."""
+    suffixes = tuple(f".{t}.weight" for t in config.targets)
+    shapes = [v.shape for k, v in model.model.state_dict().items() if ".attn" in k and k.endswith(suffixes)]
+    return sum(4 * config.rank * (s[0] + s[1]) for s in shapes) + 1_000_000
