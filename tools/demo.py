@@ -1,0 +1,254 @@
+"""`dev.py demo` after the set-up: run a workflow on a real server, save its pictures, say where the time went.
+
+Runs under the Python of ComfyUI's environment; tools/dev.py starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
+
+from tools.comfy_client import Api, ComfyClient, ImageRef, Progress, PromptError, PromptInterrupted, PromptResult
+from tools.comfy_server import ComfyServer, ServerFailed, pack_problems
+from tools.demo_sheet import Panel, save_sheet
+from tools.devkit.base import PACK, prepare_base
+from tools.devkit.console import Failure, StatusLine, duration, say
+from tools.devkit.demo_options import demo_parser
+from tools.devkit.links import link_file
+from tools.devkit.process import interrupts_on_terminate
+from tools.workflow_api import find_nodes, set_input, to_api
+from tools.workflow_widgets import WorkflowError
+
+ROOT = Path(__file__).absolute().parent.parent
+BASE = ROOT / ".host" / "base"
+_WINDOWS_OF_STEPS = ("feature_steps", "attention_steps")  # counted in sampling steps: they go along with --steps
+_LOADERS = {"LoadImage": "image", "DiffStyler_ExamplePicture": "picture"}  # class -> the input that names the picture
+
+
+def main(arguments: list[str]) -> int:
+    interrupts_on_terminate()
+    options = demo_parser("dev.py demo").parse_args(arguments)
+    comfyui = Path(os.environ["COMFYUI_PATH"])
+    workflow = read_workflow(options.workflow)
+    prepare_base(BASE, ROOT)
+    checkpoint = stage_checkpoints(options.checkpoint, comfyui)
+    say("Starting ComfyUI (about 15 seconds on a slow machine) ...")
+    began = time.monotonic()
+    log = ROOT / ".host" / "logs" / "demo-server.log"
+    with ComfyServer(comfyui, base_directory=BASE, extra_args=("--disable-api-nodes",), log_path=log) as server:
+        device = "the CPU, as there is no GPU" if server.cpu else "the GPU"
+        say(f"ComfyUI is up after {duration(time.monotonic() - began)} at {server.url}, on {device}.")
+        object_info = server.client.object_info()
+        require_pack(server, object_info)
+        api = to_api(workflow, object_info)
+        apply_options(api, options, checkpoint, server.client)
+        require_checkpoints(api, object_info)
+        result = run_prompt(server.client, api)
+        folder = (options.output or ROOT / ".host" / "demo-output").absolute()
+        report(api, result, save_pictures(server.client, api, result, folder))
+        if options.open:
+            leave_open(server)
+    return 0
+
+
+def read_workflow(name: str) -> dict[str, Any]:
+    candidates = [Path(name).expanduser(), *(ROOT / "workflows" / f"{name}{end}" for end in ("", ".json"))]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        there = ", ".join(repr(path.stem) for path in sorted((ROOT / "workflows").glob("*.json"))) or "none"
+        raise Failure("read the workflow", f"there is no workflow {name!r}.", f"give a path, or one of: {there}.")
+    return dict(json.loads(found.read_text(encoding="utf-8")))
+
+
+def stage_checkpoints(wanted: str | None, comfyui: Path) -> str | None:
+    """Put the demo's checkpoint, and the one that is wanted, where the server finds it. -> the wanted one's name"""
+    folder = BASE / "models" / "checkpoints"
+    for file in (ROOT / "demo").glob("*.safetensors"):
+        link_file(file, folder / file.name)
+    if wanted is None or (folder / wanted).is_file():
+        return wanted
+    for path in (Path(wanted).expanduser(), comfyui / "models" / "checkpoints" / wanted):
+        if path.is_file():
+            link_file(path, folder / path.name)
+            return path.name
+    return wanted  # the server may know it from extra_model_paths.yaml: require_checkpoints looks
+
+
+def require_pack(server: ComfyServer, object_info: dict[str, Any]) -> None:
+    """ComfyUI drops a pack whose import or whose one schema fails, and starts all the same."""
+    problems = pack_problems(server.log_text(), PACK)
+    nodes = [name for name in object_info if name.startswith("DiffStyler_")]
+    if problems or not nodes:
+        shown = "\n".join(f"    {line}" for line in problems) or "    (no word about it)"
+        raise Failure(
+            "load the pack",
+            f"the server has {len(nodes)} DiffStyler nodes; its log says:\n{shown}",
+            f"mend the node that is named; the whole log is {server.log_path}.",
+        )
+    say(f"The pack is loaded: {len(nodes)} nodes.")
+
+
+def require_checkpoints(api: Api, object_info: dict[str, Any]) -> None:
+    kind, extra = object_info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][:2]
+    known = kind if isinstance(kind, list) else extra["options"]
+    for node_id in find_nodes(api, "CheckpointLoaderSimple"):
+        name = api[node_id]["inputs"]["ckpt_name"]
+        if name not in known:
+            raise Failure(
+                "find the checkpoint",
+                f"the server has no checkpoint {name!r}; it has: {', '.join(known) or 'none'}.",
+                "give --checkpoint a path, or a name from ComfyUI's models/checkpoints.",
+            )
+
+
+def apply_options(api: Api, options: Namespace, checkpoint: str | None, client: ComfyClient) -> None:
+    """Change the prompt as the command line says. An option that has nothing to act upon is an error."""
+    for title, picture in (("Content picture", options.content), ("Style picture", options.style)):
+        if picture is not None:
+            use_picture(api, title, client.upload_image(picture))
+    if options.prompt is not None:
+        set_input(api, "Prompt", "text", options.prompt)
+    if checkpoint is not None:
+        for node_id in find_nodes(api, "CheckpointLoaderSimple") or ["CheckpointLoaderSimple"]:
+            set_input(api, node_id, "ckpt_name", checkpoint)
+    if options.train_steps is not None:
+        set_input(api, "DiffStyler_TrainStyleLoRA", "steps", options.train_steps)
+    if options.steps is not None:
+        use_steps(api, options.steps)
+    for node, name, text in options.set:
+        set_input(api, node, name, read_value(text))
+
+
+def use_picture(api: Api, title: str, name: str) -> None:
+    """Let the node of that title load an uploaded picture: LoadImage takes the place of what was there."""
+    found = find_nodes(api, title)
+    if not found:
+        raise WorkflowError(f"no node is titled {title!r}: this workflow has no place for that picture")
+    for node_id in found:
+        api[node_id].update(class_type="LoadImage", inputs={"image": name})
+
+
+def use_steps(api: Api, steps: int) -> None:
+    """Set S, and keep the injection windows, which are counted in steps, the same share of it."""
+    node_id = next(iter(find_nodes(api, "DiffStyler_DDIMInvert")), "DiffStyler_DDIMInvert")
+    before = api[node_id]["inputs"]["steps"] if node_id in api else steps
+    set_input(api, node_id, "steps", steps)
+    for node in api.values():
+        for name in _WINDOWS_OF_STEPS:
+            if isinstance(node["inputs"].get(name), int):
+                node["inputs"][name] = round(node["inputs"][name] * steps / before)
+    say(f"{steps} steps instead of {before}: the injection windows are scaled alike.")
+
+
+def read_value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:  # a plain string needs no quotes
+        return text
+
+
+def run_prompt(client: ComfyClient, api: Api) -> PromptResult:
+    say(f"Running {len(api)} nodes:")
+    shown = _Shown()
+    try:
+        return client.queue(api, shown)
+    except PromptError as error:
+        shown.status.clear()
+        name = api.get(error.node_id, {}).get("_meta", {}).get("title", error.class_type)
+        stage = "interrupted" if isinstance(error, PromptInterrupted) else f"run the node '{name}'"
+        log = ROOT / ".host" / "logs" / "demo-server.log"
+        raise Failure(stage, str(error), f"mend what it says; the server's log is {log}.") from error
+
+
+class _Shown:
+    """Each node on the terminal: live while it works, a line with its time when it is done."""
+
+    def __init__(self) -> None:
+        self.status = StatusLine(every=10.0)
+        self._began = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.event == "start":
+            self._began = time.monotonic()
+            self.status.show(f"  {progress.title} ...")
+        elif progress.event == "step":
+            spent = duration(time.monotonic() - self._began)
+            self.status.show(f"  {progress.title}: {progress.value:.0f} of {progress.maximum:.0f}, {spent}")
+        else:
+            self.status.clear()
+            time_taken = "cached" if progress.event == "cached" else duration(progress.seconds)
+            say(f"  {progress.title:<32} {time_taken:>12}")
+
+
+def save_pictures(client: ComfyClient, api: Api, result: PromptResult, folder: Path) -> list[Path]:
+    """The pictures that came in and out, each by its title, and all of them side by side. -> the files, sheet first"""
+    folder.mkdir(parents=True, exist_ok=True)
+    panels = [*_sources(client, api), *_results(client, api, result)]
+    order = ("Content picture", "Style picture", "VAE reconstruction")
+    panels.sort(key=lambda panel: order.index(panel.label) if panel.label in order else len(order))
+    sheet = folder / "side by side.png"
+    save_sheet(panels, sheet)
+    return [sheet, *(panel.save(folder) for panel in panels)]
+
+
+def _sources(client: ComfyClient, api: Api) -> list[Panel]:
+    panels = []
+    for node in api.values():
+        name = node["inputs"].get(_LOADERS.get(node["class_type"], ""))
+        if name is None:
+            continue
+        own = ROOT / "demo" / "pictures" / name
+        uploaded = ImageRef(name, "", "input")
+        data = client.image_bytes(uploaded) if node["class_type"] == "LoadImage" else own.read_bytes()
+        panels.append(Panel(node["_meta"]["title"], data))
+    return panels
+
+
+def _results(client: ComfyClient, api: Api, result: PromptResult) -> list[Panel]:
+    panels = []
+    for node_id in sorted(result.outputs, key=lambda key: (len(key), key)):
+        images = result.images(node_id)
+        title = api.get(node_id, {}).get("_meta", {}).get("title", node_id)
+        for number, image in enumerate(images, 1):
+            label = title if len(images) == 1 else f"{title} {number}"
+            panels.append(Panel(label, client.image_bytes(image)))
+    return panels
+
+
+def report(api: Api, result: PromptResult, files: list[Path]) -> None:
+    for node_id, node in api.items():
+        if result.text(node_id):
+            say(f"\n{node['_meta']['title']}:\n{result.text(node_id)}")
+    say(f"\nDone in {duration(result.seconds)}. Pictures:")
+    for file in files:
+        say(f"  {file}")
+
+
+def leave_open(server: ComfyServer) -> None:
+    say(
+        f"\nThe server stays up at {server.url} (Workflow > Browse Templates has the pack's workflows). Ctrl-C ends it."
+    )
+    try:
+        while True:
+            server.check_alive()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        say("Stopping the server.")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (Failure, WorkflowError, ServerFailed) as error:
+        sys.stderr.write(f"\n{error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted; the server is stopped.\n")
+        sys.exit(130)

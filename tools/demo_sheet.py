@@ -1,0 +1,49 @@
+"""Pictures side by side under their names."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+_GAP = 12
+_LABEL = 34
+_MIN_HEIGHT = 256
+
+
+@dataclass(frozen=True)
+class Panel:
+    label: str
+    data: bytes  # the encoded picture
+
+    def picture(self) -> Image.Image:
+        with Image.open(io.BytesIO(self.data)) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
+
+    def save(self, folder: Path) -> Path:
+        path = folder / (re.sub(r"[^\w .-]", "_", self.label) + ".png")
+        self.picture().save(path)
+        return path
+
+
+def save_sheet(panels: Sequence[Panel], path: Path) -> None:
+    """One row of pictures, all as high as the lowest of them (256 at least), each with its label above."""
+    if not panels:
+        raise ValueError("panels is empty: the workflow has no picture that could be shown; end it with Save Image")
+    pictures = [panel.picture() for panel in panels]
+    height = max(_MIN_HEIGHT, min(picture.height for picture in pictures))
+    sized = [picture.resize((round(picture.width * height / picture.height), height)) for picture in pictures]
+    width = sum(picture.width for picture in sized) + _GAP * (len(sized) + 1)
+    sheet = Image.new("RGB", (width, height + _LABEL + 2 * _GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    left = _GAP
+    for panel, picture in zip(panels, sized, strict=True):
+        draw.text((left, _GAP), panel.label, fill="black", font=ImageFont.load_default(18))
+        sheet.paste(picture, (left, _GAP + _LABEL))
+        left += picture.width + _GAP
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""The developer's and the visitor's one command.
+
+    python3 tools/dev.py demo            run the one-style workflow on a real server and look at the pictures
+    python3 tools/dev.py test            lint, types and all tests
+    python3 tools/dev.py test core host  some of them; what follows -- goes to pytest
+    python3 tools/dev.py setup           only the set-up
+    python3 tools/dev.py run -- ...      the environment's Python with these arguments
+
+Needs Python 3.10 or newer and a package index, nothing else. The ComfyUI is the one in COMFYUI_PATH (with the Python in
+COMFYUI_PYTHON), or the one that the pack lies in, or one that is set up under .host/.
+"""
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036  (a message instead of a syntax error)
+    sys.exit(
+        "Stage 'start' failed: this is Python {}.{}.\n"
+        "What to do: run it with Python 3.10 or newer, for instance 'python3.12 tools/dev.py'.".format(
+            *sys.version_info
+        )
+    )
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
+
+from tools.devkit import checks, host
+from tools.devkit.base import prepare_base
+from tools.devkit.console import Failure, say
+from tools.devkit.demo_options import demo_parser
+from tools.devkit.process import interrupts_on_terminate, run_foreground
+
+# Not resolved: where the pack is linked into a ComfyUI, the way it was called through tells which.
+ROOT = Path(__file__).absolute().parent.parent
+
+
+def main(arguments: Sequence[str]) -> int:
+    interrupts_on_terminate()
+    known, rest = _split(arguments)
+    if known[:1] == ["demo"]:
+        return demo(known[1:])
+    options = _parser().parse_args(known)
+    if options.command == "test":
+        return test(options.parts, rest)
+    if options.command == "run":
+        return run(rest)
+    return setup()
+
+
+def setup() -> int:
+    found = host.prepare(ROOT, os.environ)
+    prepare_base(ROOT / ".host" / "base", ROOT)
+    say(f"ComfyUI: {found.comfyui}\nPython:  {found.python}")
+    return 0
+
+
+def demo(arguments: Sequence[str]) -> int:
+    demo_parser("dev.py demo").parse_args(arguments)
+    found = host.prepare(ROOT, os.environ)
+    prepare_base(ROOT / ".host" / "base", ROOT)
+    script = str(ROOT / "tools" / "demo.py")
+    code = run_foreground([str(found.python), script, *arguments], env=found.environment(os.environ), cwd=Path.cwd())
+    return code or 0
+
+
+def test(parts: Sequence[str], pytest_args: Sequence[str]) -> int:
+    found = host.prepare(ROOT, os.environ, extras=("dev",))
+    prepare_base(ROOT / ".host" / "base", ROOT)
+    return checks.Checks(ROOT, found, os.environ, pytest_args).run(parts)
+
+
+def run(arguments: Sequence[str]) -> int:
+    found = host.prepare(ROOT, os.environ)
+    command = [str(found.python), *(arguments[1:] if arguments[:1] in (["python"], ["python3"]) else arguments)]
+    env = found.environment(os.environ)
+    if os.name != "nt":
+        os.execve(command[0], command, env)  # the terminal is wholly its own
+    return run_foreground(command, env=env, cwd=Path.cwd()) or 0
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is ours, and what follows the first --."""
+    if "--" not in arguments:
+        return list(arguments), []
+    at = list(arguments).index("--")
+    return list(arguments[:at]), list(arguments[at + 1 :])
+
+
+def _part(text: str) -> str:
+    if text not in checks.PARTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part; there are {', '.join(checks.PARTS)}")
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|setup|run")
+    commands.add_parser("demo", help="see: dev.py demo --help")
+    testing = commands.add_parser("test", help="run the checks and tests")
+    testing.add_argument("parts", nargs="*", type=_part, metavar="PART", help=", ".join(checks.PARTS))
+    commands.add_parser("setup", help="only set up the host")
+    commands.add_parser("run", help="run the environment's Python: dev.py run -- ARGUMENTS")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Failure as failure:
+        sys.stderr.write(f"\n{failure}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted.\n")
+        sys.exit(130)

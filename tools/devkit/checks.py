@@ -1,0 +1,120 @@
+"""`dev.py test`: the linter, the type checker, and each folder of tests in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .chromium import MISSING, find_chromium
+from .console import say
+from .host import Host
+from .links import link_folder
+from .process import run_foreground
+from .reports import Counts, Outcome, read_junit, table
+
+SUITES = ("core", "host", "server", "browser")
+PARTS = ("lint", "format", "types", *SUITES)
+LIMIT_S = 900.0  # for one part: one that hangs must not hang the whole run
+_NO_TESTS = 5  # pytest's exit code
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "YOLO_OFFLINE": "1", "PYTHONFAULTHANDLER": "1"}
+
+
+@dataclass(frozen=True)
+class Checks:
+    root: Path
+    host: Host
+    environ: Mapping[str, str]
+    pytest_args: Sequence[str] = ()
+
+    def run(self, parts: Sequence[str]) -> int:
+        """Run the parts (all when none is named) and print the table. -> exit code"""
+        outcomes = []
+        for part in parts or PARTS:
+            say(f"\n=== {part} ===")
+            began = time.monotonic()
+            outcome = self._part(part)
+            outcomes.append(Outcome(part, outcome.state, time.monotonic() - began, outcome.counts, outcome.note))
+            if outcome.state == "skipped":
+                say(f"skipped: {outcome.note}")
+        say("\n" + table(outcomes))
+        return int(any(outcome.state == "FAILED" for outcome in outcomes))
+
+    def _part(self, part: str) -> Outcome:
+        if part == "lint":
+            return self._checker(part, ["-m", "ruff", "check", "."], self.root)
+        if part == "format":
+            return self._checker(part, ["-m", "ruff", "format", "--check", "."], self.root)
+        return self._types() if part == "types" else self._suite(part)
+
+    def _types(self) -> Outcome:
+        """mypy takes a package by its folder's name, and a clone's may be no name at all ('my-pack'): look through a
+        link. The tools import from the clone's root."""
+        link = self.root / ".host" / "types" / "diffstyler"
+        link_folder(self.root, link)
+        mypy = ["-m", "mypy", "--config-file", str(self.root / "pyproject.toml")]
+        cache = str(self.root / ".mypy_cache")
+        packages = ["diffstyler/__init__.py", "diffstyler/nodes", "diffstyler/diffstyler_core"]
+        pack = self._checker("types", [*mypy, "--cache-dir", cache, *packages], link.parent)
+        tools_cache = str(self.root / ".mypy_cache" / "tools")
+        tools = self._checker(
+            "types", [*mypy, "--cache-dir", tools_cache, "--explicit-package-bases", "tools"], self.root
+        )
+        return pack if pack.state == "FAILED" else tools
+
+    def _checker(self, part: str, arguments: Sequence[str], cwd: Path) -> Outcome:
+        code = self._python(arguments, cwd)
+        return Outcome(part, "FAILED" if code else "ok", note=_code_note(code))
+
+    def _suite(self, part: str) -> Outcome:
+        folder = self.root / "tests" / part
+        if not any(folder.glob("**/test_*.py")):
+            return Outcome(part, "skipped", note=f"there are no tests in tests/{part}")
+        if part == "browser" and find_chromium(self.environ) is None:
+            return self._left_out(part, MISSING)
+        report = self.root / ".host" / "reports" / f"{part}.xml"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.unlink(missing_ok=True)
+        code = self._python(["-m", "pytest", str(folder), f"--junitxml={report}", *self.pytest_args], self.root)
+        return judge(part, code, read_junit(report))
+
+    def _left_out(self, part: str, reason: str) -> Outcome:
+        """A suite that cannot run here: its tests are counted, so that their absence shows."""
+        asked = subprocess.run(
+            [str(self.host.python), "-m", "pytest", "--collect-only", "-q", str(self.root / "tests" / part)],
+            cwd=self.root, env=self._environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        found = re.search(r"(\d+) tests? collected", asked.stdout)
+        if found is None:
+            say(asked.stdout + asked.stderr)
+            return Outcome(part, "FAILED", counts=Counts(failed=1), note="its tests cannot even be collected")
+        return Outcome(part, "skipped", counts=Counts(skipped=int(found.group(1))), note=reason)
+
+    def _python(self, arguments: Sequence[str], cwd: Path) -> int | None:
+        return run_foreground([str(self.host.python), *arguments], env=self._environment(), cwd=cwd, limit=LIMIT_S)
+
+    def _environment(self) -> dict[str, str]:
+        env = {**self.host.environment(self.environ), **_OFFLINE}
+        chromium = find_chromium(self.environ)
+        return {**env, "DIFFSTYLER_CHROMIUM": str(chromium)} if chromium else env
+
+
+def judge(part: str, code: int | None, counts: Counts | None) -> Outcome:
+    """From pytest's exit code (None: stopped at the time limit) and its report."""
+    if code == _NO_TESTS:
+        return Outcome(part, "skipped", counts=counts, note="no test was selected")
+    if counts is None or (code != 0 and not counts.failed):  # it died, or could not begin: that is no pass
+        counts = (counts or Counts()) + Counts(failed=1)
+    return Outcome(part, "FAILED" if counts.failed else "ok", counts=counts, note=_code_note(code))
+
+
+def _code_note(code: int | None) -> str:
+    if code is None:
+        return f"stopped after {LIMIT_S / 60:.0f} minutes"
+    if code < 0 or code > 1:
+        return f"ended with code {code}" + (", killed by a signal" if code < 0 and os.name != "nt" else "")
+    return ""
