@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .capture import CaptureFeatures
 from .demo_model import register_demo_model
+from .example import ExamplePicture
 from .invert import DDIMInvert
 from .sampler import InjectedLoRASampler
 from .train import TrainStyleLoRA
@@ -18,4 +19,4 @@ class DiffStylerExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
-        return [TrainStyleLoRA, DDIMInvert, CaptureFeatures, InjectedLoRASampler]
+        return [TrainStyleLoRA, DDIMInvert, CaptureFeatures, InjectedLoRASampler, ExamplePicture]
