@@ -92,15 +92,13 @@ class Bench:
         }
         return core.kohya_state(lora, names, 16.0)
 
-    def capture(self, storage: str, **other: Any) -> Any:
+    def capture(self, storage: str) -> Any:
         """The pack's capture with its defaults."""
-        arguments = dict(
-            feature_layers="4", self_attention_layers="4-11", cross_attention_layers="", feature_steps=12,
-            attention_steps=STEPS, storage=storage, precision="fp16",
-        )  # fmt: skip
-        arguments.update(other)
         execute = self.pack.capture.CaptureFeatures.execute
-        return execute(self.model, self.trajectory, self.empty, **arguments).args[0]
+        return execute(
+            self.model, self.trajectory, self.empty, feature_layers="4", self_attention_layers="4-11",
+            cross_attention_layers="", feature_steps=12, attention_steps=STEPS, storage=storage, precision="fp16",
+        ).args[0]  # fmt: skip
 
     def sample(self, features: Any, feature_steps: int = 12, attention_steps: int = 10, strength: float = 1.0) -> Work:
         """The pack's sampler over a capture, ready to be called."""
@@ -191,9 +189,7 @@ def main() -> None:
     device = "CPU" if cpu else torch.cuda.get_device_name()
     with torch.inference_mode():
         bench = Bench(host, load_pack(host), options.size, options.repeats)
-        print(
-            f"demo checkpoint, {options.size} x {options.size}, {STEPS} steps, {device}, {torch.get_num_threads()} threads"
-        )
+        print(f"demo checkpoint, {options.size} pixels, {STEPS} steps, {device}, {torch.get_num_threads()} threads")
         print("| what | DiffStyler | peer | peer's time | ratio |\n|---|---|---|---|---|")
         for row in bench.rows():
             print(row, flush=True)

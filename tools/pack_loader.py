@@ -37,6 +37,7 @@ def prepare_host(comfyui_path: str, cpu: bool) -> ModuleType:
 
     comfy.cli_args.args.cpu = cpu
     import comfy.utils
+
     import nodes
 
     comfy.utils.set_progress_bar_enabled(False)
