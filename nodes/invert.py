@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..diffstyler_core import ddim
@@ -17,6 +18,8 @@ from . import host_text, sockets
 from .host_inputs import one_conditioning, one_latent
 from .host_model import family_of, identity, schedule_of
 from .host_sampling import Conditioning, SourceGuider, run_guider, to_exploding, to_preserving
+
+NOT_RECONSTRUCTED = "DDIM Invert: the reconstruction output is used, but reconstruct is off. Switch it on."
 
 
 def invert_latent(
@@ -92,7 +95,8 @@ class DDIMInvert(io.ComfyNode):
                 sockets.Trajectory.Output("trajectory", tooltip="The content's latent at every step."),
                 io.Latent.Output("x_T", tooltip="The noise. Usable with KSampler (Advanced) with add_noise disabled."),
                 io.Latent.Output(
-                    "reconstruction", tooltip="The content sampled back; the content itself with reconstruct off."
+                    "reconstruction",
+                    tooltip="The content sampled back. Needs reconstruct; off, what follows is not run.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -115,11 +119,16 @@ class DDIMInvert(io.ComfyNode):
         trajectory, x_T = invert_latent(model, samples, source, schedule, refinement)
         evaluations = len(schedule.ascent()) * (1 + refinement)
         lines = [f"{schedule.steps} steps, {evaluations} UNet evaluations, {trajectory.megabytes:.1f} MB"]
-        back = samples
         if reconstruct:
             back = reconstruct_latent(model, x_T, source, schedule)
             lines.append(f"reconstruction {psnr(samples, back.to(samples)):.1f} dB PSNR in latent space")
+            reconstruction: Any = as_latent(back)
         else:
             lines.append("reconstruction not measured (reconstruct is off)")
-        latents = [{"samples": t.to("cpu", torch.float32)} for t in (x_T, back)]
-        return host_text.output(trajectory, *latents, text="\n".join(lines), node=cls)
+            reconstruction = ExecutionBlocker(NOT_RECONSTRUCTED)
+        return host_text.output(trajectory, as_latent(x_T), reconstruction, text="\n".join(lines), node=cls)
+
+
+def as_latent(samples: Tensor) -> dict[str, Tensor]:
+    """A LATENT as the host passes it on."""
+    return {"samples": samples.to("cpu", torch.float32)}
