@@ -55,10 +55,13 @@ class InjectionPlan:
     def kappa(self, step: int, t: int) -> float:
         """The style's own share of the attention at this step and timestep t: 0 overrides, 1 injects nothing.
 
-        Adaptive: 0 while t >= T_a, then clamp((T_a - t) / (T - T_a), 0, 1) (eq. 5).
+        Adaptive: 0 for the first ``attention_steps``, then clamp((T_a - t) / (T - T_a), 0, 1) (eq. 5). Where S does
+        not divide T, the first steps' own timesteps may lie a little below T_a: they override all the same.
         """
+        if step < self.attention_steps:
+            return 0.0
         if self.mode == "fixed" or self.attention_steps == 0:
-            return 0.0 if step < self.attention_steps else 1.0
+            return 1.0
         t_a = self.threshold
         return min(max((t_a - t) / (self.train_timesteps - t_a), 0.0), 1.0)
 
