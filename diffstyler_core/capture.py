@@ -35,7 +35,10 @@ class CaptureRequest:
         """Raises ValueError when a number of steps lies outside 0..steps or nothing at all is asked for."""
         for name in ("feature_steps", "attention_steps"):
             if not 0 <= getattr(self, name) <= steps:
-                raise ValueError(f"{name} must lie in 0..{steps} (the trajectory's steps), got {getattr(self, name)}.")
+                raise ValueError(
+                    f"{name} must lie in 0..{steps} (the trajectory's steps), got {getattr(self, name)}. "
+                    f"Lower {name}, or invert with more steps."
+                )
         if not any(self.sites_at(step) for step in range(steps)):
             raise ValueError("nothing to capture: no layers, or 0 steps. Name layers and keep at least one step.")
 

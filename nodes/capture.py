@@ -187,12 +187,12 @@ class CaptureFeatures(io.ComfyNode):
         storage: Storage,
         precision: str,
     ) -> io.NodeOutput:
+        require_family(model, trajectory.family, "trajectory")
         request = request_for(
             model, feature_layers, self_attention_layers, cross_attention_layers, feature_steps, attention_steps
         )
         steps = trajectory.schedule.steps
         request.check(steps)
-        require_family(model, trajectory.family, "trajectory")
         one_conditioning(source, "source")
         store = None
         if storage == "recompute":

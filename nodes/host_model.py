@@ -43,7 +43,8 @@ def layout_of(model: ModelPatcher) -> UNetLayout:
 
 
 def prediction_of(model: ModelPatcher) -> Prediction:
-    """What the UNet predicts. Raises ValueError for anything but eps and velocity."""
+    """What the UNet predicts. Raises ValueError for anything but eps and velocity, or without a UNet."""
+    unet_of(model)
     sampling = model.get_model_object("model_sampling")
     denoised = type(sampling).calculate_denoised
     if denoised is comfy.model_sampling.V_PREDICTION.calculate_denoised:
@@ -59,7 +60,7 @@ def prediction_of(model: ModelPatcher) -> Prediction:
 
 def abar_of(model: ModelPatcher) -> tuple[float, ...]:
     """The model's table of cumulative alphas, in double precision. Raises ValueError when it has no such table."""
-    unet_of(model)
+    prediction_of(model)
     sigmas = getattr(model.get_model_object("model_sampling"), "sigmas", None)
     if sigmas is None or len(sigmas) != 1000:
         raise ValueError("model: DDIM needs a schedule of 1000 training timesteps, and this model has none.")
@@ -73,11 +74,11 @@ def schedule_of(model: ModelPatcher, steps: int, spacing: Spacing = "leading") -
 
 def family_of(model: ModelPatcher) -> str:
     """A name that two models share when one's latents and features mean something to the other."""
-    config = model.model.model_config
-    unet = config.unet_config
+    prediction, config = prediction_of(model), model.model.model_config
+    unet, noise = config.unet_config, float(model.get_model_object("model_sampling").sigma_max)
     return (
         f"{type(config).__name__} ({unet.get('in_channels')} latent channels, {unet.get('model_channels')} channels, "
-        f"context {unet.get('context_dim')}, {prediction_of(model)}-prediction)"
+        f"context {unet.get('context_dim')}, {prediction}-prediction, noise up to {noise:.2f})"
     )
 
 

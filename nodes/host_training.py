@@ -35,6 +35,17 @@ def training_dtype(precision: str) -> torch.dtype:
     return torch.bfloat16 if management.should_use_bf16(device) and device.type != "cpu" else torch.float32
 
 
+def require_plain_unet(model: ModelPatcher) -> None:
+    """Raises ValueError for models that take more than the latent and a prompt (inpainting, depth, ...)."""
+    unet = unet_of(model)
+    channels, taken = model.get_model_object("latent_format").latent_channels, unet.in_channels
+    if taken != channels:
+        raise ValueError(
+            f"model: training needs a plain text-to-image UNet, which takes {channels} channels; this one takes "
+            f"{taken} (inpainting, depth, ...). Load the plain checkpoint."
+        )
+
+
 def private_unet(model: ModelPatcher, dtype: torch.dtype) -> UNetModel:
     """A trainable copy of the model's UNet with its patches merged, on the compute device; the model stays as it is.
 
@@ -141,6 +152,11 @@ def latent_source(vae: VAE, model: ModelPatcher, pictures: Tensor) -> tuple[Draw
         raise ValueError(
             f"vae: its posterior has shape {list(mean.shape)}, its encoding {list(encoded.shape)}. "
             "Use the checkpoint's own VAE."
+        )
+    if not (torch.isfinite(mean).all() and torch.isfinite(deviation).all()):
+        raise ValueError(
+            "vae: its encoding of style_image holds values that are not finite (NaN or infinity). "
+            "Start ComfyUI with --fp32-vae, or use another VAE."
         )
     mean, deviation = mean.clone(), deviation.clone()  # made outside inference mode, so that autograd accepts them
     device = management.get_torch_device()

@@ -17,7 +17,7 @@ from . import host_text, sockets
 from .host_inputs import one_conditioning, style_pictures
 from .host_model import family_of, fingerprint, identity
 from .host_sampling import Conditioning
-from .host_training import duration, module_names, prepare_pictures, training_dtype
+from .host_training import duration, module_names, prepare_pictures, require_plain_unet, training_dtype
 from .lora_store import LoraStore
 from .training_run import Progress, train_lora
 
@@ -172,6 +172,7 @@ class TrainStyleLoRA(io.ComfyNode):
     ) -> io.NodeOutput:
         config = TrainConfig(targets=TARGETS[targets], **numbers)
         family, dtype = family_of(model), training_dtype(precision)
+        require_plain_unet(model)
         pictures = prepare_pictures(style_pictures(style_image), config.resolution)
         settings = {**asdict(config), "precision": str(dtype)}
         request = request_of(model, vae, pictures, one_conditioning(prompt, "prompt"), settings)
