@@ -1,0 +1,134 @@
+"""What Train Style LoRA refuses, what it accepts, and how a run that breaks off ends."""
+
+from __future__ import annotations
+
+import math
+
+import comfy.sd
+import folder_paths
+import pytest
+import tiny
+import torch
+from node_bench import EMPTY, PICTURE, STYLE, files_below, refused, table
+
+pytest_plugins = ("guards",)
+
+
+def picture(height=96, width=80, channels=3, value=None):
+    """A style IMAGE, with one bad value on request."""
+    image = torch.rand(1, height, width, channels, generator=torch.Generator().manual_seed(4))
+    if value is not None:
+        image[0, 0, 0, 0] = value
+    return image
+
+
+REFUSED = [
+    ({"style_image": picture(channels=4)}, "style_image: ", "got 4 channels", "Split Image with Alpha"),
+    ({"style_image": picture(channels=1)}, "style_image: ", "got 1 channels", "RGB first"),
+    ({"style_image": picture(32, 63)}, "style_image: ", "63 x 32", "at least 64", "larger picture"),
+    ({"style_image": picture(value=math.nan)}, "style_image ", "NaN", "check the node that made it"),
+    ({"prompt": STYLE + EMPTY}, "prompt: ", "got 2", "Conditioning Combine"),
+    ({"rank": 0}, "rank", "got 0", "1..1024"),
+    ({"alpha": math.nan}, "alpha", "got nan", "0.01..4096"),
+    ({"steps": 0}, "steps", "got 0", "1..100000"),
+    ({"learning_rate": 2.0}, "learning_rate", "got 2.0", "1e-08..1"),
+    ({"learning_rate": math.inf}, "learning_rate", "got inf", "1e-08..1"),
+    ({"weight_decay": -1.0}, "weight_decay", "got -1.0", "0..1"),
+    ({"resolution": 32}, "resolution", "got 32", "64..4096"),
+    ({"batch_size": 0}, "batch_size", "got 0", "1..64"),
+]
+
+
+@pytest.fixture
+def trainings(pack, monkeypatch):
+    """The starts of training proper, counted."""
+    started = []
+    train = pack.training_run.train
+    monkeypatch.setattr(pack.training_run, "train", lambda *args: started.append(1) or train(*args))
+    return started
+
+
+@pytest.mark.parametrize(**table(REFUSED))
+def test_refused_before_the_first_step(bench, trainings, host_folders, changes, words):
+    with refused(bench, *words):
+        bench.train(**changes)
+    assert not trainings
+    assert files_below(host_folders / "loras") == []
+
+
+@pytest.mark.parametrize("size", [(64, 64), (2048, 3000), (64, 900)], ids=str)
+def test_pictures_of_any_other_size_are_resized_first(bench, size, monkeypatch):
+    seen = []
+    encode = comfy.sd.VAE.encode
+    monkeypatch.setattr(comfy.sd.VAE, "encode", lambda self, pixels: seen.append(pixels.shape) or encode(self, pixels))
+    bench.train(style_image=picture(*size), steps=1)
+    assert seen == [(1, 64, 64, 3)]
+
+
+def test_a_vae_that_gives_nan_is_named(bench, trainings, monkeypatch):
+    bad = torch.full((1, 4, 8, 8), math.nan)
+    monkeypatch.setattr(comfy.sd.VAE, "encode", lambda self, pixels: bad)
+    with refused(bench, "vae: ", "NaN", "fp32"):
+        bench.train()
+    assert not trainings
+
+
+def lora_files(folder):
+    return [name for name in files_below(folder / "loras") if name.endswith(".safetensors")]
+
+
+def breaking_at(pack, step):
+    """A UNet whose prediction is not finite from that training step on."""
+    predict_with = pack.training_run.predict_with
+
+    def breaking(*args):
+        predict, calls = predict_with(*args), []
+
+        def later_nan(z, t):
+            calls.append(t)
+            return predict(z, t) * (1.0 if len(calls) <= step else math.nan)
+
+        return later_nan
+
+    return breaking
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(bench, pack, host_folders, monkeypatch):
+    monkeypatch.setattr(pack.training_run, "predict_with", breaking_at(pack, 2))
+    with refused(bench, "learning_rate: ", "step 2 of 5", "0.001", "Lower the learning rate", "_stopped_at_2"):
+        bench.train(steps=5)
+    (name,) = lora_files(host_folders)
+    state, metadata = pack.core.lora_file.load_lora(host_folders / "loras" / name)
+    assert "_stopped_at_2.safetensors" in name
+    assert metadata["stopped_at"] == 2
+    assert len(metadata["losses"]) == 2
+    assert all(torch.isfinite(t).all() for t in state.values())
+    assert folder_paths.get_full_path("loras", name) is not None
+
+
+def test_without_save_nothing_is_written_when_the_loss_breaks(bench, pack, host_folders, monkeypatch):
+    monkeypatch.setattr(pack.training_run, "predict_with", breaking_at(pack, 2))
+    with refused(bench, "step 2 of 5", "Switch save on"):
+        bench.train(steps=5, save=False)
+    assert lora_files(host_folders) == []
+
+
+def test_nothing_good_to_keep_at_the_first_step(bench, pack, host_folders, monkeypatch):
+    monkeypatch.setattr(pack.training_run, "predict_with", breaking_at(pack, 0))
+    with refused(bench, "step 0 of 2", "no good weights"):
+        bench.train()
+    assert lora_files(host_folders) == []
+
+
+def test_inpainting_models_are_refused(bench, trainings):
+    model = tiny.make_model("small")
+    model.model.diffusion_model.in_channels = 9
+    with refused(bench, "model: ", "plain text-to-image UNet", "takes 9", "Load the plain checkpoint"):
+        bench.train(model=model)
+    assert not trainings
+
+
+def test_the_picture_stays_as_it_was(bench):
+    before = PICTURE.clone()
+    bench.train()
+    assert torch.equal(PICTURE, before)
