@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -81,8 +82,7 @@ class DiskStore:
         self.nbytes = 0
         try:
             for i, tensors in enumerate(steps):
-                named = {f"{j:03d}": t.contiguous() for j, t in enumerate(tensors)}
-                safetensors.torch.save_file(named, self._file(i))
+                self._write(i, tensors)
                 self.nbytes += sum(t.numel() * t.element_size() for t in tensors)
         except BaseException:
             self._finalizer()
@@ -91,12 +91,27 @@ class DiskStore:
     def _file(self, step: int) -> Path:
         return self.folder / f"step_{step:04d}.safetensors"
 
-    def tensors(self, step: int) -> SiteTensors:
-        """The flat tensors of one step, read from its file. Raises ValueError when the file is gone."""
+    def _write(self, step: int, tensors: SiteTensors) -> None:
+        named = {f"{j:03d}": t.contiguous() for j, t in enumerate(tensors)}
+        try:
+            safetensors.torch.save_file(named, self._file(step))
+        except (OSError, safetensors.SafetensorError) as error:
+            raise ValueError(
+                f"storage: step {step} of the capture could not be written to {self.folder} ({error}). "
+                "Free some space, capture fewer layers or steps, or choose memory or recompute."
+            ) from error
+
+    def require(self, step: int) -> None:
+        """Raises ValueError when the file of a step is gone."""
         if not self._file(step).is_file():
             raise ValueError(
-                f"the captured step {step} is no longer on disk (temporary files were cleaned); capture again."
+                f"features: the captured step {step} is no longer on disk (temporary files were cleaned). "
+                "Capture again: change any input of the Capture node, or restart ComfyUI."
             )
+
+    def tensors(self, step: int) -> SiteTensors:
+        """The flat tensors of one step, read from its file. Raises ValueError when the file is gone."""
+        self.require(step)
         named = safetensors.torch.load_file(self._file(step))
         return tuple(named[name] for name in sorted(named))
 
@@ -133,6 +148,8 @@ class Capture(_Fields):
             lacking = plan.sites_at(step, t) - set(self.request.sites_at(step))
             if lacking:
                 raise ValueError(self._lack(min(lacking), step, plan))
+            if isinstance(self.store, DiskStore) and plan.sites_at(step, t):
+                self.store.require(step)
 
     def _lack(self, site: Site, step: int, plan: InjectionPlan) -> str:
         feature = site.kind == "feature"

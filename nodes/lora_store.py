@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class LoraStore:
         parent = self.path.parent
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            probe = parent / f".{self.path.stem}.probe"
+            probe = parent / f".{self.path.stem}_stopped_at_{uuid.uuid4().hex}.probe"  # as long as any name gets
             probe.write_bytes(b"")
             probe.unlink()
             free = shutil.disk_usage(parent).free
