@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     comfyui = Path(os.environ["COMFYUI_PATH"])
     workflow = read_workflow(options.workflow)
     prepare_base(BASE, ROOT)
-    checkpoint = stage_checkpoints(options.checkpoint, comfyui)
+    checkpoint = stage_checkpoint(options.checkpoint, comfyui)
     say("Starting ComfyUI (about 15 seconds on a slow machine) ...")
     began = time.monotonic()
     log = ROOT / ".host" / "logs" / "demo-server.log"
@@ -67,11 +67,9 @@ def read_workflow(name: str) -> dict[str, Any]:
     return dict(json.loads(found.read_text(encoding="utf-8")))
 
 
-def stage_checkpoints(wanted: str | None, comfyui: Path) -> str | None:
-    """Put the demo's checkpoint, and the one that is wanted, where the server finds it. -> the wanted one's name"""
+def stage_checkpoint(wanted: str | None, comfyui: Path) -> str | None:
+    """Put the wanted checkpoint where the server finds it. -> its name"""
     folder = BASE / "models" / "checkpoints"
-    for file in (ROOT / "demo").glob("*.safetensors"):
-        link_file(file, folder / file.name)
     if wanted is None or (folder / wanted).is_file():
         return wanted
     for path in (Path(wanted).expanduser(), comfyui / "models" / "checkpoints" / wanted):
@@ -249,6 +247,5 @@ if __name__ == "__main__":
     except (Failure, WorkflowError, ServerFailed) as error:
         sys.stderr.write(f"\n{error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted; the server is stopped.\n")
+    except KeyboardInterrupt:  # the server is stopped by now
         sys.exit(130)

@@ -115,6 +115,6 @@ if __name__ == "__main__":
     except Failure as failure:
         sys.stderr.write(f"\n{failure}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted.\n")
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"\n{str(interrupt) or 'Interrupted.'}\n")
         sys.exit(130)

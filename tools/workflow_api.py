@@ -77,9 +77,9 @@ class _Graph:
     def __init__(self, workflow: dict[str, Any]) -> None:
         if not isinstance(workflow.get("nodes"), list):
             raise WorkflowError("this is no UI-format workflow: it has no list 'nodes' (is it in API format already?)")
-        subgraphs = {entry["id"] for entry in workflow.get("definitions", {}).get("subgraphs", ())}
+        subgraphs = {entry["id"] for entry in (workflow.get("definitions") or {}).get("subgraphs") or ()}
         self.nodes: dict[str, dict[str, Any]] = {str(node["id"]): node for node in workflow["nodes"]}
-        self.links = dict(_read_link(link) for link in workflow.get("links", ()))
+        self.links = dict(_read_link(link) for link in workflow.get("links") or ())
         for node in self.nodes.values():
             if node["type"] in subgraphs:
                 raise WorkflowError(f"node {node['id']} is a subgraph: unpack it in the editor and save again")

@@ -183,7 +183,8 @@ class _Work:
         self.pip_install("requirements", "-r", str(file), "-c", str(self.places.constraints))
 
     def pip_install(self, stage: str, *arguments: str, progress: str = "raw") -> None:
-        self._pip(stage, "install", *arguments, progress=progress)
+        # Bytecode of all that is installed takes longer than the unpacking, and most of it is never imported.
+        self._pip(stage, "install", "--no-compile", *arguments, progress=progress)
 
     def _pip(self, stage: str, *arguments: str, progress: str = "raw") -> None:
         self._run(stage, [str(self.places.python), "-m", "pip", *arguments, "--progress-bar", progress])

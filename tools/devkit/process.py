@@ -18,6 +18,7 @@ from typing import IO, Any
 from .console import StatusLine, duration
 
 WINDOWS = os.name == "nt"
+_SHOWN = 90  # characters of a line
 _PIP_PROGRESS = re.compile(r"Progress (\d+) of (\d+)$")
 
 
@@ -137,7 +138,7 @@ class _Activity:
             self.text = f"{self._doing} {done:.0f} of {total:.0f} MB"
             return False
         if line.strip() and not line.startswith("WARNING"):
-            self._doing = self.text = line.strip()
+            self._doing = self.text = line.strip()[:_SHOWN]
         return bool(line.strip())
 
 

@@ -103,8 +103,8 @@ def _do(stage: Stage, tokens: Sequence[str], ledger: Ledger) -> str:
     try:
         stage.act()
     except KeyboardInterrupt:
-        say(f"\nInterrupted in stage '{stage.name}'. Run the same command again: finished stages are kept.")
-        raise
+        words = f"Interrupted in stage '{stage.name}'. Run the same command again: finished stages are kept."
+        raise KeyboardInterrupt(words) from None
     except Failure as failure:
         raise Failure(stage.name, failure.reason, failure.remedy) from failure
     except (CommandFailed, OSError) as error:

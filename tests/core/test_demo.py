@@ -1,0 +1,107 @@
+"""`dev.py demo`: what its options do to a prompt, and the sheet of pictures. No server."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from tools import demo
+from tools.demo_sheet import Panel, save_sheet
+from tools.devkit.console import Failure
+from tools.devkit.demo_options import demo_parser
+from tools.workflow_widgets import WorkflowError
+
+
+class Uploads:
+    """Stands for the server's upload."""
+
+    def upload_image(self, path):
+        return f"input/{path.name}"
+
+
+def node(kind, title, **inputs):
+    return {"class_type": kind, "inputs": inputs, "_meta": {"title": title}}
+
+
+@pytest.fixture
+def api():
+    return {
+        "1": node("CheckpointLoaderSimple", "Load Checkpoint", ckpt_name="demo.safetensors"),
+        "2": node("DiffStyler_ExamplePicture", "Content picture", picture="cat.jpg"),
+        "3": node("LoadImage", "Style picture", image="oil.png"),
+        "4": node("CLIPTextEncode", "Prompt", text="painting", clip=["1", 1]),
+        "5": node("DiffStyler_TrainStyleLoRA", "Train Style LoRA", model=["1", 0], steps=200),
+        "6": node("DiffStyler_DDIMInvert", "DDIM Invert", model=["1", 0], steps=50),
+        "7": node("DiffStyler_InjectedSampler", "Sampler", feature_steps=30, attention_steps=25, cfg=3.0),
+    }
+
+
+def apply(api, *arguments, checkpoint=None):
+    demo.apply_options(api, demo_parser("demo").parse_args(arguments), checkpoint, Uploads())
+    return api
+
+
+@pytest.mark.parametrize(("option", "place"), [("--content", "2"), ("--style", "3")])
+def test_a_picture_of_ones_own_is_uploaded_and_loaded(api, tmp_path, option, place):
+    (tmp_path / "mine.png").touch()
+    changed = apply(api, option, str(tmp_path / "mine.png"))[place]
+    assert (changed["class_type"], changed["inputs"]) == ("LoadImage", {"image": "input/mine.png"})
+
+
+def test_each_option_reaches_its_node(api):
+    apply(api, "--prompt", "a dog", "--train-steps", "10", "--set", "Sampler.cfg=7.5", checkpoint="my.safetensors")
+    values = (api["4"]["inputs"]["text"], api["5"]["inputs"]["steps"], api["7"]["inputs"]["cfg"])
+    assert values == ("a dog", 10, 7.5)
+    assert api["1"]["inputs"]["ckpt_name"] == "my.safetensors"
+
+
+def test_the_injection_windows_keep_their_share_of_the_steps(api):
+    apply(api, "--steps", "20")
+    assert api["6"]["inputs"]["steps"] == 20
+    assert (api["7"]["inputs"]["feature_steps"], api["7"]["inputs"]["attention_steps"]) == (12, 10)
+    assert api["5"]["inputs"]["steps"] == 200  # training is another matter
+
+
+@pytest.mark.parametrize("arguments", [["--prompt", "x"], ["--steps", "9"], ["--train-steps", "9"], ["--set", "A.b=1"]])
+def test_an_option_without_a_place_is_an_error(arguments):
+    with pytest.raises(WorkflowError, match="Load Checkpoint"):
+        apply({"1": node("X", "Load Checkpoint")}, *arguments)
+
+
+def test_a_picture_without_a_place_is_an_error(tmp_path):
+    (tmp_path / "mine.png").touch()
+    with pytest.raises(WorkflowError, match="'Style picture'"):
+        apply({"1": node("X", "Y")}, "--style", str(tmp_path / "mine.png"))
+
+
+def test_a_checkpoint_that_the_server_does_not_have_is_named(api):
+    for spec in ([["a.safetensors"], {}], ["COMBO", {"options": ["a.safetensors"]}]):
+        info = {"CheckpointLoaderSimple": {"input": {"required": {"ckpt_name": spec}}}}
+        with pytest.raises(Failure, match=r"(?s)no checkpoint 'demo\.safetensors'.*it has: a\.safetensors"):
+            demo.require_checkpoints(api, info)
+
+
+def test_an_unknown_workflow_is_answered_with_those_there_are():
+    with pytest.raises(Failure, match="'DiffStyler - one style'"):
+        demo.read_workflow("nothing of the kind")
+
+
+def encoded(size, colour):
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_the_sheet_shows_all_pictures_at_one_height(tmp_path):
+    panels = [Panel("Content picture", encoded((600, 300), "red")), Panel("Result: 1/2", encoded((400, 400), "blue"))]
+    save_sheet(panels, tmp_path / "new" / "sheet.png")
+    with Image.open(tmp_path / "new" / "sheet.png") as sheet:
+        colours = {colour: count for count, colour in sheet.convert("RGB").getcolors(1 << 16)}
+    assert colours[(255, 0, 0)] == 600 * 300
+    assert colours[(0, 0, 255)] == 300 * 300
+    assert panels[1].save(tmp_path).name == "Result_ 1_2.png"
+
+
+def test_a_sheet_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="panels is empty"):
+        save_sheet([], tmp_path / "sheet.png")
