@@ -1,0 +1,101 @@
+"""The house's own rules: which way imports go, what is imported when, and what files hold."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = sorted((ROOT / "diffstyler_core").rglob("*.py"))
+NODES = sorted((ROOT / "nodes").rglob("*.py"))
+SOURCES = [ROOT / "__init__.py", *CORE, *NODES]
+HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "latent_preview", "server", "nodes"}
+CORE_MAY_USE = {"torch", "safetensors", "einops"}
+LAZY = {"peft", "ultralytics", "transformers", "diffusers", "lpips", "torchvision", "skimage", "sklearn", "scipy"}
+
+
+def imports(path: Path) -> list[tuple[str, int, bool]]:
+    """(top-level package or '.' * level, line, whether at module level) of every import in a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {
+        id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name.split(".")[0], node.lineno, id(node) not in inside) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            name = "." * node.level if node.level else (node.module or "").split(".")[0]
+            found.append((name, node.lineno, id(node) not in inside))
+    return found
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", CORE, ids=named)
+def test_the_core_knows_torch_and_itself(path):
+    allowed = CORE_MAY_USE | set(sys.stdlib_module_names) | {"."}
+    foreign = [(n, line) for n, line, top in imports(path) if n not in allowed and not (n == "peft" and not top)]
+    assert not foreign
+
+
+@pytest.mark.parametrize("path", NODES, ids=named)
+def test_nodes_reach_the_core_and_each_others_host_files_only(path):
+    """Relative imports only (the host makes the pack's name up), and of the nodes' files only host* and sockets."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            assert not isinstance(node, ast.Import) or all("diffstyler" not in a.name for a in node.names)
+            continue
+        assert node.level <= 2
+        assert node.level or not (node.module or "").startswith(("diffstyler_core", "nodes"))
+        if node.level == 2:
+            assert (node.module or node.names[0].name).split(".")[0] == "diffstyler_core"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=named)
+def test_heavy_packages_are_imported_where_they_are_needed(path):
+    assert not [(name, line) for name, line, top in imports(path) if top and name in LAZY]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=named)
+def test_sources_are_ascii(path):
+    assert path.read_bytes().isascii()
+
+
+def test_the_root_imports_nothing_of_the_host():
+    assert not [(name, line) for name, line, top in imports(ROOT / "__init__.py") if top and name in HOST | {"."}]
+
+
+def test_the_core_loads_without_the_host_and_without_peft():
+    loaded = loaded_by("import " + ", ".join(f"diffstyler_core.{path.stem}" for path in CORE))
+    assert not loaded & (HOST | LAZY)
+    assert "torch" in loaded
+
+
+def test_the_root_loads_without_the_host_or_torch():
+    code = f"import importlib.util as u; s = u.spec_from_file_location('pack', {str(ROOT / '__init__.py')!r}); "
+    code += "m = u.module_from_spec(s); s.loader.exec_module(m); assert m.WEB_DIRECTORY"
+    assert not loaded_by(code) & (HOST | LAZY | {"torch"})
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules in a fresh Python after running ``code`` in the repository's folder."""
+    code += "; import sys; print(*{name.split('.')[0] for name in sys.modules})"
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_requirements_are_the_projects_dependencies():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (ROOT / "requirements.txt").read_text().splitlines() == project["dependencies"]

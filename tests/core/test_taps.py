@@ -1,0 +1,75 @@
+"""Taps: what is recorded, and what is put in its place."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffstyler_core.plan import InjectionPlan
+from diffstyler_core.sites import Site
+from diffstyler_core.taps import Injector, Recorder
+
+FEATURE, ATTENTION, CROSS = Site("feature", 4), Site("self-attention", 4), Site("cross-attention", 4)
+
+
+def attend(q, k, v):
+    return (q @ k.transpose(1, 2)).softmax(-1) @ v
+
+
+def plan(**changes) -> InjectionPlan:
+    settings = {"feature_sites": (FEATURE,), "attention_sites": (ATTENTION,), "blend": "map", **changes}
+    return InjectionPlan(50, 30, 25, **settings)
+
+
+def test_a_recorder_changes_nothing_and_keeps_copies(seed):
+    generator = torch.Generator().manual_seed(seed)
+    hidden, q, k, v = (torch.randn(1, 4, 5, generator=generator) for _ in range(4))
+    before = [x.clone() for x in (hidden, q, k, v)]
+    recorder = Recorder(frozenset({FEATURE, ATTENTION}))
+    assert recorder.feature(FEATURE, hidden) is hidden
+    assert torch.equal(recorder.attention(ATTENTION, q, k, v, attend), attend(q, k, v))
+    hidden.zero_()
+    q.zero_()
+    assert torch.equal(recorder.taken[FEATURE][0], before[0])
+    assert [torch.equal(a, b) for a, b in zip(recorder.taken[ATTENTION], before[1:3], strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(("step", "t", "kappa"), [(0, 981, 0.0), (29, 401, 0.198), (49, 1, 0.998)])
+def test_an_injector_overrides_and_blends_by_the_plan(seed, step, t, kappa):
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(2, 4, 5, generator=generator) for _ in range(3))
+    q_c, k_c = (torch.randn(1, 4, 5, generator=generator) for _ in range(2))
+    feature = torch.randn(1, 3, 2, 2, generator=generator)
+    injector = Injector(plan(), step, t, {FEATURE: (feature,), ATTENTION: (q_c, k_c)})
+    out = injector.attention(ATTENTION, q, k, v, attend)
+    content = attend(q_c.expand(2, -1, -1), k_c.expand(2, -1, -1), v)
+    assert torch.allclose(out, (1 - kappa) * content + kappa * attend(q, k, v), atol=1e-6)
+    assert (FEATURE in injector.sites) == (step < 30)
+    if step < 30:
+        hidden = torch.randn(2, 3, 2, 2, generator=generator)
+        assert torch.equal(injector.feature(FEATURE, hidden), feature.expand(2, -1, -1, -1))
+
+
+@pytest.mark.parametrize("missing", [FEATURE, ATTENTION])
+def test_an_injector_needs_what_the_plan_names(missing):
+    content = {FEATURE: (torch.zeros(1, 3, 2, 2),), ATTENTION: (torch.zeros(1, 4, 5),) * 2}
+    del content[missing]
+    with pytest.raises(ValueError, match=f"step 0 needs the {missing}, which was not captured"):
+        Injector(plan(), 0, 981, content)
+
+
+def test_an_injector_outside_every_window_has_no_sites():
+    assert Injector(plan(mode="fixed"), 30, 381, {}).sites == frozenset()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 2), (2, 6, 2, 2)])
+def test_a_feature_of_another_size_is_refused(shape):
+    injector = Injector(plan(attention_sites=()), 0, 981, {FEATURE: (torch.zeros(1, 3, 2, 2),)})
+    with pytest.raises(ValueError, match=r"feature of layer 4: .*captured at \(3, 2, 2\), this run has"):
+        injector.feature(FEATURE, torch.zeros(shape))
+
+
+def test_an_attention_of_another_size_is_refused():
+    injector = Injector(plan(feature_sites=()), 0, 981, {ATTENTION: (torch.zeros(1, 4, 5),) * 2})
+    with pytest.raises(ValueError, match=r"self-attention of layer 4: .*4 tokens"):
+        injector.attention(ATTENTION, *(torch.zeros(2, 9, 5),) * 3, attend)
