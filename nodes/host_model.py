@@ -126,15 +126,17 @@ def fingerprint(patcher: ModelPatcher, samples: int = 256) -> str:
         digest.update(key.encode())
         _feed(digest, _spread(weight[0], samples))
         for strength, patch, *rest in patches:
-            weights = getattr(patch, "weights", patch)
-            _feed(digest, [float(strength), *(_spread(w, samples) for w in _tensors(weights)), *map(str, rest[:1])])
+            _feed(digest, [float(strength), *_numbers(getattr(patch, "weights", patch), samples), *map(str, rest[:2])])
     return digest.hexdigest()
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def _numbers(value: Any, samples: int) -> list[Tensor | float]:
+    """What a patch is made of: its tensors in samples, and plain numbers such as a LoRA's alpha."""
     if isinstance(value, Tensor):
-        return [value]
-    return [t for item in value for t in _tensors(item)] if isinstance(value, (list, tuple)) else []
+        return [_spread(value, samples)]
+    if isinstance(value, (list, tuple)):
+        return [number for item in value for number in _numbers(item, samples)]
+    return [float(value)] if isinstance(value, (int, float)) else []
 
 
 def _spread(tensor: Tensor, samples: int) -> Tensor:

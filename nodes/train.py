@@ -15,7 +15,7 @@ from ..diffstyler_core.lora_file import kohya_metadata, kohya_state
 from ..diffstyler_core.train import TrainConfig, TrainResult
 from . import host_text, sockets
 from .host_inputs import one_conditioning, style_pictures
-from .host_model import family_of, fingerprint, identity
+from .host_model import abar_of, family_of, fingerprint, identity, prediction_of
 from .host_sampling import Conditioning
 from .host_training import duration, module_names, prepare_pictures, require_plain_unet, training_dtype
 from .lora_store import LoraStore
@@ -31,6 +31,7 @@ def request_of(
     return identity(
         {
             "model": fingerprint(model),
+            "schedule": [prediction_of(model), abar_of(model)],  # ModelSampling patches change no weight
             "vae": fingerprint(vae.patcher),
             "pictures": pictures,
             "conditioning": conditioning,
