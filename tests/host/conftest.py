@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ import torch  # noqa: E402
 import nodes as host_nodes  # noqa: E402
 
 comfy.utils.set_progress_bar_enabled(False)
+torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings, many times more on a busy machine
+torch.set_num_threads(1)  # these models are so small that threads only cost
+
+FIGURES: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +68,35 @@ def host_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
     with torch.inference_mode():
         yield tmp_path
+
+
+@pytest.fixture
+def seed(record_property) -> int:
+    """A fresh seed for every test; set DIFFSTYLER_TEST_SEED to repeat a failure."""
+    value = int(os.environ.get("DIFFSTYLER_TEST_SEED") or int.from_bytes(os.urandom(3), "big"))
+    record_property("seed", value)
+    print(f"seed: DIFFSTYLER_TEST_SEED={value}")  # noqa: T201 - shown when the test fails
+    return value
+
+
+@pytest.fixture
+def measured(request, record_property) -> Callable[..., None]:
+    """``measured(what, value, at_most=...)`` records a figure for the summary, and checks it against its bound."""
+
+    def record(what: str, value: float, at_most: float | None = None, at_least: float | None = None) -> None:
+        bound = "" if at_most is None else f"  (at most {at_most:g})"
+        bound += "" if at_least is None else f"  (at least {at_least:g})"
+        record_property(what, value)
+        FIGURES.append(f"{request.node.name:<58} {what}: {value:.3g}{bound}")
+        assert at_most is None or value <= at_most, f"{what}: {value:.3g} exceeds {at_most:g}"
+        assert at_least is None or value >= at_least, f"{what}: {value:.3g} is below {at_least:g}"
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The measured figures of the run."""
+    if FIGURES:
+        terminalreporter.section("measured")
+        for line in FIGURES:
+            terminalreporter.write_line(line)

@@ -26,6 +26,10 @@ CONFIGS = {
         "transformer_depth_middle": 2, "use_linear_in_transformer": True, "num_classes": "sequential",
         "adm_in_channels": 1568, "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
     },
+    "small": {
+        **COMMON, "num_res_blocks": [1, 1], "channel_mult": [1, 1], "transformer_depth": [1, 0],
+        "transformer_depth_output": [1, 1, 0, 0], "use_linear_in_transformer": True,
+    },
 }  # fmt: skip
 
 
@@ -55,7 +59,8 @@ class TinySDXL(comfy.supported_models.SDXL):
     unet_extra_config = {"num_heads": -1, "num_head_channels": 8}
 
 
-CLASSES = {"sd21": TinySD21, "sd15": TinySD15, "sdxl": TinySDXL}
+CLASSES = {"sd21": TinySD21, "sd15": TinySD15, "sdxl": TinySDXL, "small": TinySD21}
+"""'small' has two levels only: features in layers 0-3, attention in layers 2-3. For what needs many evaluations."""
 
 
 def fill(module: torch.nn.Module, seed: int, scale: float = 1.0) -> None:

@@ -1,0 +1,121 @@
+"""What the pack is compared with: diffusers' UNet and schedulers on the same weights, and loops written out here."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import comfy.utils
+import diffusers
+import tiny
+import torch
+from torch import Tensor
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "sd21": {"block_out_channels": (32, 64, 128, 128), "attention_head_dim": [4, 8, 16, 16], "layers_per_block": 2},
+    "sd15": {"block_out_channels": (32, 64, 128, 128), "attention_head_dim": 4, "layers_per_block": 2},
+    "small": {"block_out_channels": (32, 32), "attention_head_dim": 4, "layers_per_block": 1},
+}
+
+
+def diffusers_unet(kind: str, seed: int) -> diffusers.UNet2DConditionModel:
+    """A UNet with diffusers' own first weights (damped, unlike ``tiny.fill``'s: a trained UNet is closer to it).
+
+    Only the biases and norms are moved, so that none of them is idle.
+    """
+    levels = len(SHAPES[kind]["block_out_channels"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = diffusers.UNet2DConditionModel(
+            sample_size=16,
+            cross_attention_dim=32,
+            use_linear_projection=kind != "sd15",
+            down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+            **SHAPES[kind],
+        ).eval()
+        for p in unet.parameters():
+            if p.ndim == 1:
+                p.data.add_(0.05 * torch.randn_like(p))
+    return unet
+
+
+def pair(kind: str, seed: int, velocity: bool = False, zsnr: bool = False, damping: float = 1.0) -> tuple[Any, Any]:
+    """(diffusers' UNet, the host's MODEL) with the same weights. ``damping`` scales what the UNet puts out."""
+    unet = diffusers_unet(kind, seed)
+    unet.conv_out.weight.data.mul_(damping)
+    model = tiny.make_model(kind, velocity, zsnr)
+    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+    weights = {names[key]: value.clone() for key, value in unet.state_dict().items()}
+    model.model.diffusion_model.load_state_dict(weights)  # strict: every weight of both sides has its partner
+    return unet, model
+
+
+def in_float64(unet: Any) -> Any:
+    """The same UNet in double precision."""
+    return copy.deepcopy(unet).double()
+
+
+def scheduler(kind: type, steps: int, velocity: bool = False, zsnr: bool = False) -> Any:
+    """diffusers' DDIM or inverse DDIM scheduler with Stable Diffusion's settings."""
+    made = kind(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="leading",
+        prediction_type="v_prediction" if velocity else "epsilon",
+        rescale_betas_zero_snr=zsnr,
+    )
+    made.set_timesteps(steps)
+    return made
+
+
+def inverted(unet: Any, z: Tensor, context: Tensor, steps: int, velocity: bool = False, zsnr: bool = False) -> list:
+    """diffusers' inversion: the latent at every level it visits, the content first."""
+    levels, ddim = [z], scheduler(diffusers.DDIMInverseScheduler, steps, velocity, zsnr)
+    for t in ddim.timesteps:
+        output = unet(levels[-1], t, encoder_hidden_states=context).sample
+        levels.append(ddim.step(output, t, levels[-1]).prev_sample)
+    return levels
+
+
+def sampled(
+    unet: Any, z: Tensor, positive: Tensor, negative: Tensor, cfg: float, steps: int, velocity: bool = False
+) -> Tensor:
+    """diffusers' DDIM sampling with guidance."""
+    ddim = scheduler(diffusers.DDIMScheduler, steps, velocity)
+    prompts = torch.cat([negative, positive])
+    for t in ddim.timesteps:
+        without, guided = unet(torch.cat([z, z]), t, encoder_hidden_states=prompts).sample.chunk(2)
+        z = ddim.step(without + cfg * (guided - without), t, z).prev_sample
+    return z
+
+
+def explicit_attention(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """Softmax maps [B, heads, tokens, tokens] in double precision."""
+    q, k = (x.double().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
+    return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
+
+
+def apply_map(attention: Tensor, v: Tensor) -> Tensor:
+    """A map on v [B, tokens, heads * dim], in v's own precision."""
+    heads = attention.shape[1]
+    mixed = attention @ v.double().unflatten(-1, (heads, -1)).transpose(1, 2)
+    return mixed.transpose(1, 2).flatten(-2).to(v)
+
+
+def blended_attention(q: Tensor, k: Tensor, v: Tensor, content: tuple, kappa: float, blend: str, heads: int) -> Tensor:
+    """DiffStyler 2026, eq. 5, as written: the content's map and the style's are computed and mixed.
+
+    blend "qk": the other reading, where q and k are mixed and one map is computed.
+    """
+    q_c, k_c = (x.to(q).expand_as(own) for x, own in zip(content, (q, k), strict=True))
+    if blend == "qk":
+        q, k = (1 - kappa) * q_c.double() + kappa * q.double(), (1 - kappa) * k_c.double() + kappa * k.double()
+        return apply_map(explicit_attention(q, k, heads), v)
+    mixed = (1 - kappa) * explicit_attention(q_c, k_c, heads) + kappa * explicit_attention(q, k, heads)
+    return apply_map(mixed, v)

@@ -1,0 +1,84 @@
+"""The pack's nodes with short defaults, for the 'small' model: 4 steps, features of layer 1, attention of 2-3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+STEPS = 4
+
+
+def invert(pack, model, latent, source, **changes: Any) -> tuple:
+    """(trajectory, x_T, reconstruction) of DDIM Invert."""
+    settings = {"steps": STEPS, "spacing": "leading", "refinement": 0, "reconstruct": False, **changes}
+    return pack.invert.DDIMInvert.execute(model=model, latent=latent, source=source, **settings).args
+
+
+def capture(pack, model, trajectory, source, **changes: Any):
+    """Features of Capture Features/Attention, in fp32."""
+    settings = {
+        "feature_layers": "1",
+        "self_attention_layers": "2-3",
+        "cross_attention_layers": "",
+        "feature_steps": 3,
+        "attention_steps": STEPS,
+        "storage": "memory",
+        "precision": "fp32",
+        **changes,
+    }
+    return pack.capture.CaptureFeatures.execute(model=model, trajectory=trajectory, source=source, **settings).args[0]
+
+
+def sample(pack, model, features, positive, negative, **changes: Any):
+    """The samples of the Injected LoRA Sampler. Two of four steps in full: then kappa is 0, 0, 0.498, 0.998."""
+    settings = {
+        "cfg": 3.0,
+        "feature_steps": 2,
+        "attention_steps": 2,
+        "attention_mode": "adaptive",
+        "blend": "qk",
+        "lora_name": "none",
+        "lora_strength": 1.0,
+        **changes,
+    }
+    node = pack.sampler.InjectedLoRASampler
+    out = node.execute(model=model, features=features, positive=positive, negative=negative, **settings)
+    return out.args[0]["samples"]
+
+
+def train(pack, model, vae, picture, prompt, **changes: Any) -> tuple:
+    """(lora, loss map, name) of Train Style LoRA: 2 steps at 64 pixels."""
+    settings = {
+        "rank": 2,
+        "alpha": 2.0,
+        "steps": 2,
+        "learning_rate": 1e-2,
+        "weight_decay": 1e-2,
+        "seed": 0,
+        "resolution": 64,
+        "targets": "q, k, v",
+        "batch_size": 1,
+        "gradient_checkpointing": False,
+        "precision": "fp32",
+        "preview_every": 0,
+        "save": True,
+        "filename_prefix": "DiffStyler/test",
+        **changes,
+    }
+    node = pack.train.TrainStyleLoRA
+    return node.execute(model=model, vae=vae, style_image=picture, prompt=prompt, **settings).args
+
+
+def random_lora(pack, model, seed: int, rank: int = 3, size: float = 1.0) -> dict[str, torch.Tensor]:
+    """A LORA_MODEL with an effect that shows: q, k and v of every attention."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = model.model.diffusion_model.state_dict()
+    lora = {}
+    for path in pack.host_training.module_names(model):
+        if ".attn" in path and path.endswith((".to_q", ".to_k", ".to_v")):
+            rows, columns = weights[f"{path}.weight"].shape
+            down = torch.randn(rank, columns, generator=generator) * columns**-0.5
+            up = torch.randn(rows, rank, generator=generator) * size
+            lora[path] = pack.core.lora_file.LowRank(down, up)
+    return pack.core.lora_file.kohya_state(lora, pack.host_training.module_names(model), alpha=float(rank))

@@ -1,0 +1,120 @@
+"""Inversion and sampling against diffusers on the same weights, in fp32."""
+
+from __future__ import annotations
+
+import diffusers
+import pytest
+import reference
+import torch
+from probes import counting
+
+
+def rows(seed: int, count: int, size: int = 16) -> list[torch.Tensor]:
+    """A unit-scale latent and two prompts' embeddings."""
+    generator = torch.Generator().manual_seed(seed)
+    latent = torch.randn(1, 4, size, size, generator=generator)
+    return [latent, *(torch.randn(1, 77, 32, generator=generator) for _ in range(count))]
+
+
+def gap(ours, theirs) -> float:
+    return max((a.double() - b.double()).abs().max().item() for a, b in zip(ours, theirs, strict=True))
+
+
+def inverted(pack, model, z, context, schedule, refinements=0):
+    """The pack's trajectory from the latent z of the model's own scale, the content first."""
+    samples = model.model.process_latent_out(z)
+    trajectory, _ = pack.invert.invert_latent(model, samples, [[context, {}]], schedule, refinements)
+    return trajectory.latents[::-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "velocity", "zsnr"),
+    [
+        ("sd15", 10, False, False),
+        ("sd15", 50, False, False),
+        ("sd21", 10, False, False),
+        ("sd21", 50, False, False),
+        ("sd21", 10, True, False),
+        ("sd21", 50, True, False),
+        ("sd21", 10, True, True),
+    ],
+)
+def test_inversion_follows_diffusers(pack, seed, measured, kind, steps, velocity, zsnr):
+    unet, model = reference.pair(kind, seed, velocity, zsnr)
+    z, context = rows(seed, 1)
+    schedule = pack.host_model.schedule_of(model, steps)
+    ours = inverted(pack, model, z, context, schedule)
+    theirs = reference.inverted(unet, z, context, steps, velocity, zsnr)
+    measured("largest difference over the trajectory", gap(ours, theirs), at_most=1e-5)
+
+
+def test_inversion_over_1000_steps_follows_diffusers(pack, seed, measured):
+    unet, model = reference.pair("small", seed)
+    z, context = rows(seed, 1, size=8)
+    schedule = pack.host_model.schedule_of(model, 50, "forward 1000")
+    assert len(schedule.ascent()) == 981
+    ours = inverted(pack, model, z, context, schedule)
+    table = reference.scheduler(diffusers.DDIMInverseScheduler, 999).timesteps[:981].tolist()
+    assert table == [t for t, _, _ in schedule.ascent()]
+    every = [z]
+    ddim = reference.scheduler(diffusers.DDIMInverseScheduler, 999)
+    for t in table:
+        output = unet(every[-1], t, encoder_hidden_states=context).sample
+        every.append(ddim.step(output, t, every[-1]).prev_sample)
+    theirs = [every[0], *(every[t] for t in reversed(schedule.timesteps))]
+    measured("largest difference over the trajectory", gap(ours, theirs), at_most=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "velocity"), [("sd15", False), ("sd21", False), ("sd21", True)])
+def test_sampling_with_guidance_follows_diffusers(pack, seed, measured, kind, velocity):
+    """50 steps, cfg 7.5, no LoRA, nothing injected; the floor is what diffusers itself loses to fp32."""
+    unet, model = reference.pair(kind, seed, velocity)
+    z, positive, negative = rows(seed, 2, size=8)
+    ours = sample_plainly(pack, model, z, positive, negative, 7.5, 50)
+    theirs = reference.sampled(unet, z, positive, negative, 7.5, 50, velocity)
+    exact = reference.sampled(
+        reference.in_float64(unet), z.double(), positive.double(), negative.double(), 7.5, 50, velocity
+    )
+    measured("diffusers fp32 against diffusers float64 (the floor)", gap([theirs], [exact]))
+    measured("the pack against diffusers float64", gap([ours], [exact]))
+    measured("the pack against diffusers fp32", gap([ours], [theirs]), at_most=5e-4)
+
+
+def sample_plainly(pack, model, z, positive, negative, cfg, steps):
+    """The Injected LoRA Sampler's run with everything switched off, in the model's own scale."""
+    schedule = pack.host_model.schedule_of(model, steps)
+    trajectory = pack.core.trajectory.Trajectory((z,) * (steps + 1), schedule)
+    request = pack.core.capture.CaptureRequest((), (), 0, 0)
+    capture = pack.core.capture.Capture(trajectory, request, [[negative, {}]], None)
+    plan = pack.core.plan.InjectionPlan(steps, 0, 0)
+    start = pack.sampler.choose_start(model, trajectory, None)
+    prompts = [[positive, {}]], [[negative, {}]]
+    samples = pack.sampler.sample_injected(model, capture, plan, lambda step: None, *prompts, cfg, start)
+    return model.model.process_latent_in(samples)
+
+
+@pytest.mark.parametrize(("kind", "velocity"), [("sd15", False), ("small", False), ("small", True)])
+def test_refinement_makes_inversion_exact(pack, seed, measured, kind, velocity):
+    """Inverting, then sampling with the same prompt and no guidance, gives the start back.
+
+    The fixed point is found the faster, the less eps changes with z. On a trained UNet it changes at most about as
+    much as z does (at the noisiest level eps is z itself); diffusers' first weights, their output halved, behave
+    like that. Weights of unit gain (``tiny.fill``) change it many times as much, and the iteration diverges on them.
+    """
+    _, model = reference.pair(kind, seed, velocity, damping=0.5)
+    z, context = rows(seed, 1, size=8)
+    schedule = pack.host_model.schedule_of(model, 50)
+    counted, evaluated = counting(model)
+    errors, evaluations = {}, {}
+    for refinements in (0, 5):
+        evaluated.clear()
+        samples = model.model.process_latent_out(z)
+        _, x_T = pack.invert.invert_latent(counted, samples, [[context, {}]], schedule, refinements)
+        evaluations[refinements] = sum(evaluated)
+        back = pack.invert.reconstruct_latent(model, x_T, [[context, {}]], schedule)
+        errors[refinements] = ((back - samples).norm() / samples.norm()).item()
+    measured("evaluations of plain inversion", evaluations[0], at_most=50, at_least=50)
+    measured("evaluations with 5 refinements", evaluations[5], at_most=300, at_least=300)
+    measured("relative error of plain inversion", errors[0])
+    measured("relative error with 5 refinements", errors[5], at_most=1e-3)
+    measured("plain error over refined error", errors[0] / errors[5], at_least=10)
