@@ -11,7 +11,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from demo_training import autoencoder, crops, demo_pictures, export, latents, photographs, pictures, report, unet
+from demo_training import (
+    autoencoder,
+    colour_axis,
+    crops,
+    demo_pictures,
+    export,
+    latents,
+    photographs,
+    pictures,
+    report,
+    unet,
+)
 from demo_training.workplace import DEMO, PACK
 from torch import nn
 
@@ -47,12 +58,21 @@ def train_autoencoder(args: argparse.Namespace) -> None:
     log.info("decoder %s: %s", "done" if done else "interrupted", check(training.model))
 
 
+def add_colour_axis(args: argparse.Namespace) -> None:
+    training = autoencoder.Training(args.work / "autoencoder.pt")
+    if training.phase != "decoder":
+        raise ValueError("the colour stage needs a trained pair; let the 'autoencoder' stage reach its decoder phase")
+    source = crops.crop_source(args.work / "wheels", args.work / "pictures.npy")
+    colour_axis.train(training.model, source, args.steps)
+    training.restart_phase()
+
+
 def train_unet(args: argparse.Namespace) -> None:
     training = unet.Training(args.work / "unet.pt")
-    z, captions = latents.load(args.work)
+    latents.make(args.work, args.count)
     fixed = latents.held_out(args.work)
     empty = training.networks.tokens([""])[0]
-    batch = unet.Batch(z, training.networks.tokens(captions), empty)
+    batch = unet.Batch(partial(latents.load, args.work), training.networks.tokens(latents.captions(args.work)), empty)
     check = partial(unet.held_out_loss, latents=fixed[0], captions=fixed[1])
     done = training.run(batch, args.minutes or MINUTES["unet"], args.rate, check)
     log.info("unet %s: held out %.4f", "done" if done else "interrupted", training.with_average(check))
@@ -67,6 +87,7 @@ def make_report(args: argparse.Namespace) -> None:
 STAGES: dict[str, Callable[[argparse.Namespace], object]] = {
     "data": make_pictures,
     "autoencoder": train_autoencoder,
+    "colour": add_colour_axis,
     "latents": lambda args: latents.make(args.work),
     "unet": train_unet,
     "export": lambda args: export.write(args.work, args.demo),
@@ -83,6 +104,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help=f"for a training, earlier runs counted in; default {MINUTES}")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate of the U-Net")
     parser.add_argument("--count", type=int, default=1600, help="pictures to make")
+    parser.add_argument("--steps", type=int, default=120, help="of the colour stage")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -173,7 +173,12 @@ class Training:
     def freeze_encoder(self, batches: Batches) -> None:
         """From the pair to the decoder alone."""
         bake_normalisation(self.model, *latent_statistics(self.model, batches, 48))
-        self.phase, self.step, self.spent = "decoder", 0, 0.0
+        self.phase = "decoder"
+        self.restart_phase()
+
+    def restart_phase(self) -> None:
+        """Fresh optimisers, average and clock for the weights as they are; stored."""
+        self.step, self.spent = 0, 0.0
         self._start_phase()
         self._store()
 

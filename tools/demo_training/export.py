@@ -19,7 +19,7 @@ FILE = "diffstyler-demo.safetensors"
 
 def preview_fit(work: Path) -> tuple[list[list[float]], list[float]]:
     """Least squares from latents to the pictures' colours in -1..1, averaged over 8x8 pixels."""
-    z, _ = latents.load(work)
+    z = latents.load(work)
     pictures = np.load(work / "pictures.npy", mmap_mode="r")
     chosen = np.linspace(0, len(pictures) - 1, 300).astype(int)
     chosen = chosen[chosen < len(z)]
@@ -49,7 +49,7 @@ def figures(work: Path) -> dict[str, Any]:
     """What the training files know about themselves."""
     unet = torch.load(work / "unet.pt", map_location="cpu", weights_only=True)
     auto = torch.load(work / "autoencoder.pt", map_location="cpu", weights_only=True)
-    pictures = len(json.loads((work / "captions.json").read_text()))
+    pictures = len(latents.load(work))
     return {
         "pictures": pictures,
         "unet_steps": unet["step"],

@@ -34,9 +34,9 @@ def encode(model: nn.Module, images: Iterable[NDArray[np.uint8]]) -> Tensor:  # 
     return (torch.cat(raw) / autoencoder.VAE_SCALE).half().cpu()
 
 
-def make(work: Path) -> None:
-    """latents.pt [N, 8, 32, 32]. Adds to what is there, so that new shards cost only themselves."""
-    model, pictures = trained_autoencoder(work), np.load(work / "pictures.npy", mmap_mode="r")
+def make(work: Path, most: int | None = None) -> None:
+    """latents.pt [N, 8, 32, 32] of the first `most` pictures. Adds to what is there: new ones cost only themselves."""
+    model, pictures = trained_autoencoder(work), np.load(work / "pictures.npy", mmap_mode="r")[:most]
     path = work / "latents.pt"
     done = torch.load(path, weights_only=True) if path.exists() else torch.zeros(0, autoencoder.LATENT_CHANNELS, 32, 32)
     for start in range(len(done), len(pictures), 100):
@@ -72,7 +72,11 @@ def held_out(work: Path) -> tuple[Tensor, list[str]]:
     return state["latents"].float(), state["captions"]
 
 
-def load(work: Path) -> tuple[Tensor, list[str]]:
-    """The training latents [N, 8, 32, 32] made so far and their captions."""
-    z = torch.load(work / "latents.pt", weights_only=True)
-    return z, json.loads((work / "captions.json").read_text())[: len(z)]
+def load(work: Path) -> Tensor:
+    """The training latents [N, 8, 32, 32] made so far."""
+    return torch.load(work / "latents.pt", weights_only=True)
+
+
+def captions(work: Path) -> list[str]:
+    """One for each picture, also for those without latents yet."""
+    return json.loads((work / "captions.json").read_text())

@@ -105,8 +105,13 @@ def _split(networks: nn.Module) -> Optimisers:
 class Batch:
     """Draws latents and prompts: crops at first, then whole or a little cut; some prompts empty."""
 
-    def __init__(self, latents: Tensor, tokens: list[list[int]], empty: list[int]) -> None:
-        self.latents, self.tokens, self.empty = latents, tokens, empty
+    def __init__(self, source: Callable[[], Tensor], tokens: list[list[int]], empty: list[int]) -> None:
+        self.source, self.tokens, self.empty = source, tokens, empty
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in latents that were made meanwhile."""
+        self.latents = self.source()
 
     def draw(self, share: float, g: torch.Generator) -> tuple[Tensor, list[list[int]]]:
         small = share < 0.5
@@ -160,7 +165,7 @@ class Training:
 
     def run(self, batch: Batch, minutes: float, lr: float, check: Callable[[DemoNetworks], Any]) -> bool:
         """Train for `minutes` in all; False when interrupted."""
-        clock, keeper, shown = Clock(minutes, self.spent), Keeper(self.store), 0.0
+        clock, keeper, shown, begun = Clock(minutes, self.spent), Keeper(self.store), 0.0, self.step
         g = torch.Generator().manual_seed(self.step)
         while (share := clock.share()) < 1:
             x0, tokens = batch.draw(share, g)
@@ -172,9 +177,10 @@ class Training:
             self.optimisers.step(learning_rate(lr, share, self.step))
             self.average.update(self.networks)
             self.step, self.spent = self.step + 1, clock.spent
-            shown += (float(loss.detach()) - shown) * max(0.02, 1 / self.step)
+            shown += (float(loss.detach()) - shown) * max(0.02, 1 / (self.step - begun))
             if self.step % 50 == 0:
                 log.info("unet %d  %.0f s  %.0f%%  loss %.4f", self.step, self.spent, 100 * share, shown)
+                batch.refresh()
             if self.step % 500 == 0:
                 log.info("held out: %.4f", self.with_average(check))
             if keeper.tick():
