@@ -56,14 +56,11 @@ class Checks:
         link. The tools import from the clone's root."""
         link = self.root / ".host" / "types" / "diffstyler"
         link_folder(self.root, link)
-        mypy = ["-m", "mypy", "--config-file", str(self.root / "pyproject.toml")]
-        cache = str(self.root / ".mypy_cache")
+        config, cache = self.root / "pyproject.toml", self.root / ".mypy_cache"
+        mypy = ["-m", "mypy", f"--config-file={config}", f"--cache-dir={cache}"]
         packages = ["diffstyler/__init__.py", "diffstyler/nodes", "diffstyler/diffstyler_core"]
-        pack = self._checker("types", [*mypy, "--cache-dir", cache, *packages], link.parent)
-        tools_cache = str(self.root / ".mypy_cache" / "tools")
-        tools = self._checker(
-            "types", [*mypy, "--cache-dir", tools_cache, "--explicit-package-bases", "tools"], self.root
-        )
+        pack = self._checker("types", [*mypy, *packages], link.parent)
+        tools = self._checker("types", [*mypy, "--explicit-package-bases", "tools"], self.root)
         return pack if pack.state == "FAILED" else tools
 
     def _checker(self, part: str, arguments: Sequence[str], cwd: Path) -> Outcome:
@@ -79,7 +76,8 @@ class Checks:
         report = self.root / ".host" / "reports" / f"{part}.xml"
         report.parent.mkdir(parents=True, exist_ok=True)
         report.unlink(missing_ok=True)
-        code = self._python(["-m", "pytest", str(folder), f"--junitxml={report}", *self.pytest_args], self.root)
+        reporting = [f"--junitxml={report}", "-o", "junit_family=xunit1"]  # that family may hold measured properties
+        code = self._python(["-m", "pytest", str(folder), *reporting, *self.pytest_args], self.root)
         return judge(part, code, read_junit(report))
 
     def _left_out(self, part: str, reason: str) -> Outcome:
