@@ -171,6 +171,7 @@ class CaptureFeatures(io.ComfyNode):
             ],
             outputs=[sockets.Features.Output("features", tooltip="For the Injected LoRA Sampler.")],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
     @classmethod

@@ -100,6 +100,7 @@ class DDIMInvert(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
     @classmethod

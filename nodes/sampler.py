@@ -156,6 +156,7 @@ class InjectedLoRASampler(io.ComfyNode):
             ],
             outputs=[io.Latent.Output("latent", tooltip="The stylised picture; decode it with the VAE.")],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
     @classmethod

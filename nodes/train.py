@@ -155,6 +155,7 @@ class TrainStyleLoRA(io.ComfyNode):
                 io.String.Output("lora_name", tooltip="The saved file's name in models/loras; empty when save is off."),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
     @classmethod
