@@ -1,0 +1,56 @@
+"""A real server with the pack, and the real frontend in a headless Chromium. Skipped, with the reason, without one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tools.devkit.chromium import MISSING, find_chromium
+from tools.pack_server import pack_server
+
+ARGUMENTS = ("no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking", "disable-component-update",
+             "disable-sync")  # fmt: skip
+HARMLESS = ("Failed to load resource", "ComfyApp graph accessed before initialization", "net::ERR", "api.comfy.org")
+"""Complaints of the frontend with no pack at all: user.css and the like are missing, the world outside is not there."""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with pack_server(tmp_path_factory.mktemp("base")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = find_chromium(os.environ)
+    if path is None:
+        pytest.skip(MISSING)
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=[f"--{name}" for name in ARGUMENTS])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def frontend(browser, server):
+    """The page, ready. ``frontend.complaints`` collects what its console calls an error."""
+    page = browser.new_page(viewport={"width": 1920, "height": 1200})
+    page.set_default_timeout(180_000)
+    page.complaints = []
+    page.on("console", lambda message: message.type == "error" and page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto(server.url)
+    page.wait_for_function("!!(window.app?.graph && window.LiteGraph?.registered_node_types?.KSampler)")
+    page.wait_for_timeout(2000)
+    page.keyboard.press("Escape")  # a first visit opens the template browser
+    return page
+
+
+@pytest.fixture
+def page(frontend):
+    """The page; the test fails when it made the console complain."""
+    frontend.complaints.clear()
+    yield frontend
+    assert [text for text in frontend.complaints if not any(part in text for part in HARMLESS)] == []
