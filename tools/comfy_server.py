@@ -22,9 +22,8 @@ from pathlib import Path
 from types import TracebackType
 
 from tools.comfy_client import ComfyClient
-from tools.devkit.process import spawn, stop_tree
+from tools.devkit.process import GUARD, spawn, stop_tree
 
-_GUARD = Path(__file__).resolve().parent / "devkit" / "guarded_main.py"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _HAS_GPU = (
     "import torch; print(torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available())"
@@ -133,7 +132,7 @@ class ComfyServer:
         arguments = ["--base-directory", str(self.base_directory), "--port", str(self.port), "--disable-auto-launch"]
         arguments += ["--database-url", f"sqlite:///{database}"]  # the default one is shared by all servers
         arguments += ["--cpu"] if self.cpu else []
-        return [str(self.python), "-u", str(_GUARD), str(self.comfyui_path / "main.py"), *arguments, *self.extra_args]
+        return [str(self.python), "-u", str(GUARD), str(self.comfyui_path / "main.py"), *arguments, *self.extra_args]
 
     def _launch(self) -> None:
         (self.base_directory / "user").mkdir(parents=True, exist_ok=True)

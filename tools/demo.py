@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     comfyui = Path(os.environ["COMFYUI_PATH"])
     workflow = read_workflow(options.workflow)
     prepare_base(BASE, ROOT)
-    checkpoint = stage_checkpoint(options.checkpoint, comfyui)
+    checkpoint = stage_checkpoint(options.checkpoint, comfyui, BASE)
     say("Starting ComfyUI (about 15 seconds on a slow machine) ...")
     began = time.monotonic()
     log = ROOT / ".host" / "logs" / "demo-server.log"
@@ -67,16 +67,16 @@ def read_workflow(name: str) -> dict[str, Any]:
     return dict(json.loads(found.read_text(encoding="utf-8")))
 
 
-def stage_checkpoint(wanted: str | None, comfyui: Path) -> str | None:
+def stage_checkpoint(wanted: str | None, comfyui: Path, base: Path) -> str | None:
     """Put the wanted checkpoint where the server finds it. -> its name"""
-    folder = BASE / "models" / "checkpoints"
-    if wanted is None or (folder / wanted).is_file():
-        return wanted
-    for path in (Path(wanted).expanduser(), comfyui / "models" / "checkpoints" / wanted):
+    if wanted is None:
+        return None
+    models = Path("models") / "checkpoints"
+    for path in (Path(wanted).expanduser().absolute(), comfyui / models / wanted):
         if path.is_file():
-            link_file(path, folder / path.name)
+            link_file(path, base / models / path.name)
             return path.name
-    return wanted  # the server may know it from extra_model_paths.yaml: require_checkpoints looks
+    return wanted  # it may be there already, or in extra_model_paths.yaml: require_checkpoints looks
 
 
 def require_pack(server: ComfyServer, object_info: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ if sys.version_info < (3, 10):  # noqa: UP036  (a message instead of a syntax er
 
 import argparse
 import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from tools.devkit import checks, host
 from tools.devkit.base import prepare_base
 from tools.devkit.console import Failure, say
 from tools.devkit.demo_options import demo_parser
-from tools.devkit.process import interrupts_on_terminate, run_foreground
+from tools.devkit.process import GUARD, interrupts_on_terminate, run_foreground
 
 # Not resolved: where the pack is linked into a ComfyUI, the way it was called through tells which.
 ROOT = Path(__file__).absolute().parent.parent
@@ -62,9 +63,9 @@ def demo(arguments: Sequence[str]) -> int:
     demo_parser("dev.py demo").parse_args(arguments)
     found = host.prepare(ROOT, os.environ)
     prepare_base(ROOT / ".host" / "base", ROOT)
-    script = str(ROOT / "tools" / "demo.py")
-    code = run_foreground([str(found.python), script, *arguments], env=found.environment(os.environ), cwd=Path.cwd())
-    return code or 0
+    command = [str(found.python), str(GUARD), str(ROOT / "tools" / "demo.py"), *arguments]
+    env = found.environment(os.environ)
+    return run_foreground(command, env=env, cwd=Path.cwd(), stdin=subprocess.PIPE) or 0
 
 
 def test(parts: Sequence[str], pytest_args: Sequence[str]) -> int:

@@ -74,6 +74,21 @@ def test_a_picture_without_a_place_is_an_error(tmp_path):
         apply({"1": node("X", "Y")}, "--style", str(tmp_path / "mine.png"))
 
 
+@pytest.mark.parametrize("place", ["my.safetensors", "comfyui/models/checkpoints/my.safetensors"])
+def test_a_checkpoint_is_found_by_path_or_name_and_linked(tmp_path, place):
+    file = tmp_path / place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("weights")
+    wanted = str(file) if file.parent == tmp_path else file.name
+    assert demo.stage_checkpoint(wanted, tmp_path / "comfyui", tmp_path / "base") == "my.safetensors"
+    assert (tmp_path / "base/models/checkpoints/my.safetensors").read_text() == "weights"
+
+
+def test_a_checkpoint_that_only_the_server_may_know_keeps_its_name(tmp_path):
+    assert demo.stage_checkpoint("sub/other.safetensors", tmp_path, tmp_path / "base") == "sub/other.safetensors"
+    assert demo.stage_checkpoint(None, tmp_path, tmp_path / "base") is None
+
+
 def test_a_checkpoint_that_the_server_does_not_have_is_named(api):
     for spec in ([["a.safetensors"], {}], ["COMBO", {"options": ["a.safetensors"]}]):
         info = {"CheckpointLoaderSimple": {"input": {"required": {"ckpt_name": spec}}}}

@@ -1,6 +1,7 @@
 """tools/dev.py's own parts: stages, downloads, reading pyproject.toml, reports. No host, no network."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -290,13 +291,35 @@ def test_a_stopped_command_takes_its_children_along(tmp_path):
 def test_a_guarded_script_ends_with_its_starter(tmp_path):
     script = tmp_path / "main.py"
     script.write_text("import sys, time\nprint(__name__, sys.argv[1:], flush=True)\ntime.sleep(60)\n")
-    guard = Path(process.__file__).parent / "guarded_main.py"
-    command = [sys.executable, str(guard), str(script), "--a"]
+    command = [sys.executable, str(process.GUARD), str(script), "--a"]
     guarded = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert guarded.stdout.readline().split() == [b"__main__", b"['--a']"]
     guarded.stdin.close()  # what the system does when the starter is gone
     assert guarded.wait(10) == 1
     guarded.stdout.close()
+
+
+@pytest.mark.skipif(process.WINDOWS, reason="sends a POSIX signal")
+@pytest.mark.parametrize(("ending", "expected"), [("raise SystemExit(0)", "0"), ("raise SystemExit(7)", "interrupted")])
+def test_an_interrupt_reaches_the_command_and_its_clean_up_is_waited_for(tmp_path, ending, expected):
+    (tmp_path / "child.py").write_text(
+        "import pathlib, time\n"
+        "try:\n    pathlib.Path('up').touch()\n    time.sleep(60)\n"
+        f"except KeyboardInterrupt:\n    time.sleep(0.3)\n    pathlib.Path('cleaned').touch()\n    {ending}\n"
+    )
+    starter = (
+        "import os, pathlib, sys\nfrom tools.devkit.process import interrupts_on_terminate, run_foreground\n"
+        "interrupts_on_terminate()\n"
+        "try:\n    print(run_foreground([sys.executable, 'child.py'], env=os.environ, cwd=pathlib.Path('.')))\n"
+        "except KeyboardInterrupt:\n    print('interrupted')\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen([sys.executable, "-c", starter], cwd=tmp_path, env=env, stdout=subprocess.PIPE)
+    while not (tmp_path / "up").exists():
+        time.sleep(0.02)
+    running.terminate()
+    assert running.communicate(timeout=20)[0].decode().strip() == expected
+    assert (tmp_path / "cleaned").exists()
 
 
 def ends(pid):

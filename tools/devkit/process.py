@@ -18,6 +18,7 @@ from typing import IO, Any
 from .console import StatusLine, duration
 
 WINDOWS = os.name == "nt"
+GUARD = Path(__file__).resolve().parent / "guarded_main.py"  # runs a script that ends with us; wants stdin=PIPE
 _SHOWN = 90  # characters of a line
 _PIP_PROGRESS = re.compile(r"Progress (\d+) of (\d+)$")
 
@@ -70,13 +71,17 @@ def interrupts_on_terminate() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, raise_interrupt)
+    signal.signal(signal.SIGINT, raise_interrupt)  # a shell that starts us with & has it ignored, here and in children
 
 
 def run_foreground(
-    command: Sequence[str], *, env: Mapping[str, str], cwd: Path, limit: float | None = None
+    command: Sequence[str], *, env: Mapping[str, str], cwd: Path, limit: float | None = None, stdin: int | None = None
 ) -> int | None:
-    """Run a command on our terminal. An interrupt is passed on once and waited for. None: it ran past the limit."""
-    process = spawn(command, env=dict(env), cwd=str(cwd))
+    """Run a command on our terminal. None: it ran past the limit.
+
+    An interrupt is passed on once and waited for; it is ours as well unless the command takes it for a normal end.
+    """
+    process = spawn(command, env=dict(env), cwd=str(cwd), stdin=stdin)
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
@@ -84,10 +89,13 @@ def run_foreground(
     except KeyboardInterrupt:
         process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT) if WINDOWS else signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
+            if process.wait(30) == 0:
+                return 0
         raise
     finally:
         stop_tree(process)
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def run_logged(
