@@ -35,8 +35,12 @@ class Progress:
         self._bar = comfy.utils.ProgressBar(steps, node_id=node_id)
         self._node_id = node_id
         self._preview_every = preview_every
-        self._start = time.monotonic()
+        self._start = 0.0
         self.preview: Preview | None = None
+
+    def start(self) -> None:
+        """The set-up is over: the time left is counted from here."""
+        self._start = time.monotonic()
 
     def __call__(self, step: int, steps: int, loss: float) -> None:
         management.throw_exception_if_processing_interrupted()
@@ -94,6 +98,7 @@ def train_lora(
             layers = adapt(unet, config)
             progress.preview = preview_of(predict, schedule_of(model, PREVIEW_STEPS), model, vae, shape, config.seed)
             abar = torch.tensor(abar_of(model), device=management.get_torch_device())
+            progress.start()
             with checkpointed(blocks_of(unet), config.gradient_checkpointing):
                 return train(layers, predict, draw, abar, prediction_of(model), config, progress)
         finally:

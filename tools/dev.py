@@ -4,6 +4,7 @@
     python3 tools/dev.py demo            run the one-style workflow on a real server and look at the pictures
     python3 tools/dev.py test            lint, types and all tests
     python3 tools/dev.py test core host  some of them; what follows -- goes to pytest
+    python3 tools/dev.py bench           speed as ratios to the host's own nodes; --memory: peak memory at SD1.5's size
     python3 tools/dev.py setup           only the set-up
     python3 tools/dev.py run -- ...      the environment's Python with these arguments
 
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     known, rest = _split(arguments)
     if known[:1] == ["demo"]:
         return demo(known[1:])
+    if known[:1] == ["bench"]:
+        return bench(known[1:])
     options = _parser().parse_args(known)
     if options.command == "test":
         return test(options.parts, rest)
@@ -66,6 +69,14 @@ def demo(arguments: Sequence[str]) -> int:
     command = [str(found.python), str(GUARD), str(ROOT / "tools" / "demo.py"), *arguments]
     env = found.environment(os.environ)
     return run_foreground(command, env=env, cwd=Path.cwd(), stdin=subprocess.PIPE) or 0
+
+
+def bench(arguments: Sequence[str]) -> int:
+    found = host.prepare(ROOT, os.environ)
+    memory = "--memory" in arguments
+    script = str(ROOT / "tools" / ("benchmark_memory.py" if memory else "benchmark.py"))
+    rest = [argument for argument in arguments if argument != "--memory"]
+    return run_foreground([str(found.python), script, *rest], env=found.environment(os.environ), cwd=Path.cwd()) or 0
 
 
 def test(parts: Sequence[str], pytest_args: Sequence[str]) -> int:
@@ -101,8 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|setup|run")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|bench|setup|run")
     commands.add_parser("demo", help="see: dev.py demo --help")
+    commands.add_parser("bench", help="measure speed, or with --memory peak memory")
     testing = commands.add_parser("test", help="run the checks and tests")
     testing.add_argument("parts", nargs="*", type=_part, metavar="PART", help=", ".join(checks.PARTS))
     commands.add_parser("setup", help="only set up the host")

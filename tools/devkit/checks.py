@@ -22,6 +22,7 @@ PARTS = ("lint", "format", "types", *SUITES)
 LIMIT_S = 900.0  # for one part: one that hangs must not hang the whole run
 _NO_TESTS = 5  # pytest's exit code
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "YOLO_OFFLINE": "1", "PYTHONFAULTHANDLER": "1"}
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # the tests' tensors are tiny: a second thread costs more than it brings
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Checks:
         return run_foreground([str(self.host.python), *arguments], env=self._environment(), cwd=cwd, limit=LIMIT_S)
 
     def _environment(self) -> dict[str, str]:
-        env = {**self.host.environment(self.environ), **_OFFLINE}
+        env = {**_ONE_THREAD, **self.host.environment(self.environ), **_OFFLINE}
         chromium = find_chromium(self.environ)
         return {**env, "DIFFSTYLER_CHROMIUM": str(chromium)} if chromium else env
 
