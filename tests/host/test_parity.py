@@ -93,20 +93,21 @@ def sample_plainly(pack, model, z, positive, negative, cfg, steps):
     return model.model.process_latent_in(samples)
 
 
-@pytest.mark.parametrize(("kind", "velocity"), [("sd15", False), ("small", False), ("small", True)])
-def test_refinement_makes_inversion_exact(pack, seed, measured, kind, velocity):
+@pytest.mark.parametrize("velocity", [False, True])
+def test_refinement_makes_inversion_exact(pack, seed, measured, velocity):
     """Inverting, then sampling with the same prompt and no guidance, gives the start back.
 
     The fixed point is found the faster, the less eps changes with z. On a trained UNet it changes at most about as
     much as z does (at the noisiest level eps is z itself); diffusers' first weights, their output halved, behave
     like that. Weights of unit gain (``tiny.fill``) change it many times as much, and the iteration diverges on them.
+    Five refinements (300 evaluations) come to 2e-5 to 1e-3 here, by seed; eight (450) have a margin.
     """
-    _, model = reference.pair(kind, seed, velocity, damping=0.5)
+    _, model = reference.pair("small", seed, velocity, damping=0.5)
     z, context = rows(seed, 1, size=8)
     schedule = pack.host_model.schedule_of(model, 50)
     counted, evaluated = counting(model)
     errors, evaluations = {}, {}
-    for refinements in (0, 5):
+    for refinements in (0, 8):
         evaluated.clear()
         samples = model.model.process_latent_out(z)
         _, x_T = pack.invert.invert_latent(counted, samples, [[context, {}]], schedule, refinements)
@@ -114,7 +115,7 @@ def test_refinement_makes_inversion_exact(pack, seed, measured, kind, velocity):
         back = pack.invert.reconstruct_latent(model, x_T, [[context, {}]], schedule)
         errors[refinements] = ((back - samples).norm() / samples.norm()).item()
     measured("evaluations of plain inversion", evaluations[0], at_most=50, at_least=50)
-    measured("evaluations with 5 refinements", evaluations[5], at_most=300, at_least=300)
+    measured("evaluations with 8 refinements", evaluations[8], at_most=450, at_least=450)
     measured("relative error of plain inversion", errors[0])
-    measured("relative error with 5 refinements", errors[5], at_most=1e-3)
-    measured("plain error over refined error", errors[0] / errors[5], at_least=10)
+    measured("relative error with 8 refinements", errors[8], at_most=1e-3)
+    measured("plain error over refined error", errors[0] / errors[8], at_least=10)
