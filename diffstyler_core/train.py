@@ -135,7 +135,7 @@ def adapt(unet: nn.Module, config: TrainConfig) -> Layers:
 def extract(layers: Layers) -> dict[str, LowRank]:
     """The LoRA weights of ``adapt``'s layers, copied to the CPU."""
 
-    def weight(part: nn.ModuleDict) -> Tensor:
+    def weight(part: Any) -> Tensor:
         return part["default"].weight.detach().cpu().clone()
 
     return {name: LowRank(weight(layer.lora_A), weight(layer.lora_B)) for name, layer in layers.items()}

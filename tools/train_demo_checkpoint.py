@@ -6,12 +6,17 @@ Needs COMFYUI_PATH. Every stage resumes where it was interrupted; SIGTERM stores
 import argparse
 import json
 import logging
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import torch
-from demo_training import (
+from torch import nn
+
+from tools.demo_training import (
     autoencoder,
     colour_axis,
     crops,
@@ -23,8 +28,7 @@ from demo_training import (
     report,
     unet,
 )
-from demo_training.workplace import DEMO, PACK
-from torch import nn
+from tools.demo_training.workplace import DEMO, PACK
 
 log = logging.getLogger("train_demo_checkpoint")
 MINUTES = {"autoencoder": 16.0, "unet": 45.0}

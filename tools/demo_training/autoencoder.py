@@ -19,7 +19,7 @@ VAE_SCALE = 0.8  # TAESD's own `vae_scale`: about the deviation of the raw laten
 Batches = Callable[[int, int, np.random.Generator], NDArray[np.uint8]]  # (count, size, rng) -> [B, size, size, 3]
 
 
-def build() -> nn.Module:
+def build() -> Any:
     """TAESD with weights (the host's layers come without): blocks start as exact identities."""
     use_host()
     import comfy.taesd.taesd as taesd
@@ -49,14 +49,14 @@ ENCODER_BLOCKS = frozenset({5, 7, 8, 9, 11, 12, 13})
 DECODER_BLOCKS = {"pair": frozenset({3, 4, 5, 8, 9, 10, 13}), "decoder": frozenset({3, 4, 5, 8, 9, 10, 13, 14, 15, 18})}
 
 
-def _through(layers: nn.Module, x: Tensor, blocks: frozenset[int]) -> Tensor:
-    for index, layer in enumerate(layers):  # type: ignore[arg-type]
+def _through(layers: Any, x: Tensor, blocks: frozenset[int]) -> Tensor:
+    for index, layer in enumerate(layers):
         skipped = type(layer).__name__ == "Block" and index not in blocks
         x = torch.relu(x) if skipped else layer(x)
     return x
 
 
-def encode(model: nn.Module, images: Tensor) -> Tensor:  # [B, 3, H, W] in 0..1 -> [B, 8, H/8, W/8]
+def encode(model: Any, images: Tensor) -> Tensor:  # [B, 3, H, W] in 0..1 -> [B, 8, H/8, W/8]
     return _through(model.taesd_encoder, images, ENCODER_BLOCKS)
 
 
@@ -82,7 +82,7 @@ def latent_loss(latent: Tensor) -> Tensor:
     return mean.square().mean() + (std - 1).square().mean()
 
 
-def _optimisers(parts: list[nn.Module]) -> Optimisers:
+def _optimisers(parts: list[Any]) -> Optimisers:
     named = [p for part in parts for p in part.parameters() if p.requires_grad]
     matrices = [p for p in named if p.ndim == 4 and min(p.shape[:2]) > 8]
     chosen = {id(p) for p in matrices}
@@ -90,13 +90,13 @@ def _optimisers(parts: list[nn.Module]) -> Optimisers:
 
 
 @torch.no_grad()
-def latent_statistics(model: nn.Module, batches: Batches, count: int) -> tuple[Tensor, Tensor]:
+def latent_statistics(model: Any, batches: Batches, count: int) -> tuple[Tensor, Tensor]:
     latents = encode(model, to_tensor(batches(count, 96, np.random.default_rng(1))))
     return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
 
 
 @torch.no_grad()
-def bake_normalisation(model: nn.Module, mean: Tensor, std: Tensor) -> None:
+def bake_normalisation(model: Any, mean: Tensor, std: Tensor) -> None:
     """Make latents zero-mean, unit-std through the encoder's last convolution; undo it in the decoder's first.
 
     The decoder's clamp comes before its first convolution, so the undoing is near, not exact.
@@ -184,7 +184,7 @@ class Training:
 
 
 @torch.no_grad()
-def reconstruct(model: nn.Module, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def reconstruct(model: Any, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[H, W, 3] through encoder and decoder."""
     out = model.taesd_decoder(model.taesd_encoder(to_tensor(image[None])))[0].clamp(0, 1)
     return (out.permute(1, 2, 0) * 255).round().byte().cpu().numpy()

@@ -7,10 +7,11 @@ before in the others, so that a diffusion model that has begun on the old latent
 
 import copy
 import logging
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from . import autoencoder
@@ -27,7 +28,7 @@ def target(images: Tensor) -> Tensor:  # [B, 3, H, W] in 0..1 -> [B, H/8, W/8], 
     return torch.einsum("c,bchw->bhw", weights, functional.avg_pool2d(images, 8)).clamp(-3.5, 3.5)
 
 
-def train(model: nn.Module, batches: Batches, steps: int, lr: float = 1.5e-3) -> None:
+def train(model: Any, batches: Batches, steps: int, lr: float = 1.5e-3) -> None:
     """In place. The decoder knows nothing of the new channel yet: fine-tune it afterwards."""
     before = copy.deepcopy(model.taesd_encoder).requires_grad_(False)
     with torch.no_grad():

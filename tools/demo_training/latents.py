@@ -4,18 +4,19 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import artworks, autoencoder, photographs, scenes
 
 log = logging.getLogger(__name__)
 
 
-def trained_autoencoder(work: Path) -> nn.Module:
+def trained_autoencoder(work: Path) -> Any:
     """The autoencoder as last stored; its encoder must be frozen."""
     path = work / "autoencoder.pt"
     if not path.exists():
@@ -29,7 +30,7 @@ def trained_autoencoder(work: Path) -> nn.Module:
 
 
 @torch.no_grad()
-def encode(model: nn.Module, images: Iterable[NDArray[np.uint8]]) -> Tensor:  # [N, 8, H/8, W/8] float16
+def encode(model: Any, images: Iterable[NDArray[np.uint8]]) -> Tensor:  # [N, 8, H/8, W/8] float16
     raw = [autoencoder.encode(model, autoencoder.to_tensor(image[None])) for image in images]
     return (torch.cat(raw) / autoencoder.VAE_SCALE).half().cpu()
 

@@ -27,9 +27,9 @@ class Stock:
 
         import nodes
 
-        self.nodes = nodes
+        self.nodes: Any = nodes  # the host's module, not the pack's folder
         demo_model().register_demo_model()
-        self.model, self.clip, self.vae = nodes.CheckpointLoaderSimple().load_checkpoint(FILE)[:3]
+        self.model, self.clip, self.vae = self.nodes.CheckpointLoaderSimple().load_checkpoint(FILE)[:3]
         management.load_models_gpu([self.model])
         self.net = self.model.model
 

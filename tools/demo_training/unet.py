@@ -95,7 +95,8 @@ def add_noise(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 
 
 def _split(networks: nn.Module) -> Optimisers:
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, p in networks.named_parameters():
         inner = p.ndim in (2, 4) and "embedding" not in name and min(p.shape[:2]) > 8 and "logit" not in name
         (matrices if inner else others).append(p)
