@@ -22,8 +22,13 @@ class Host:
     python: Path
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The environment variables under which the pack's tools find this host."""
-        return {**environ, "COMFYUI_PATH": str(self.comfyui), "COMFYUI_PYTHON": str(self.python)}
+        """The environment variables under which the pack's tools find this host.
+
+        OMP_WAIT_POLICY: threads that spin while they wait take the processor from those they wait for as soon as
+        anything else runs. Measured on two busy cores: a training step is 8 times faster when they sleep instead.
+        """
+        told = {"COMFYUI_PATH": str(self.comfyui), "COMFYUI_PYTHON": str(self.python)}
+        return {"OMP_WAIT_POLICY": "PASSIVE", **environ, **told}
 
 
 def prepare(root: Path, environ: Mapping[str, str], extras: Sequence[str] = ()) -> Host:
