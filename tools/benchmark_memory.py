@@ -40,8 +40,10 @@ class PeakMemory:
 
     def _watch(self) -> None:
         process = psutil.Process()
-        while self._open:
+        while True:  # at least once, also for what is over at once
             self.gigabytes = max(self.gigabytes, process.memory_info().rss / 1e9)
+            if not self._open:
+                return
             time.sleep(0.02)
 
     def __enter__(self) -> PeakMemory:
