@@ -10,7 +10,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,8 @@ class Bench:
             STEPS, "disable",
         )  # fmt: skip
 
-    def rows(self) -> list[Row]:
-        """Every comparison."""
+    def rows(self) -> Iterator[Row]:
+        """Every comparison, one after the other."""
         import comfy.sd
 
         patched, _ = comfy.sd.load_lora_for_models(self.model, None, self.lora, 1.0, 0.0)
@@ -134,18 +134,16 @@ class Bench:
         def inversion() -> None:
             invert(self.model, self.latent, self.empty, STEPS, "leading", 0, False)
 
-        return [
-            compared("invert", inversion, "KSampler, cfg 1", one_row),
-            compared("capture in memory", lambda: self.capture("memory"), "KSampler, cfg 1", one_row),
-            compared("sample, nothing injected", self.sample(self.stored, 0, 0, 0.0), "KSampler", plain),
-            compared(
-                "sample, LoRA, nothing injected", self.sample(self.stored, 0, 0), "KSampler + Load LoRA", with_lora
-            ),
-            compared("sample, injected from memory", self.sample(self.stored), "KSampler + Load LoRA", with_lora),
-            compared("sample, injected from disk", self.sample(disk), "KSampler + Load LoRA", with_lora),
-            compared("sample, injected by recompute", self.sample(recompute), "KSampler + Load LoRA", with_lora),
-            self.training(),
-        ]
+        yield compared("invert", inversion, "KSampler, cfg 1", one_row)
+        yield compared("capture in memory", lambda: self.capture("memory"), "KSampler, cfg 1", one_row)
+        yield compared("sample, nothing injected", self.sample(self.stored, 0, 0, 0.0), "KSampler", plain)
+        yield compared(
+        yield "sample, LoRA, nothing injected", self.sample(self.stored, 0, 0), "KSampler + Load LoRA", with_lora
+        yield )
+        yield compared("sample, injected from memory", self.sample(self.stored), "KSampler + Load LoRA", with_lora)
+        yield compared("sample, injected from disk", self.sample(disk), "KSampler + Load LoRA", with_lora)
+        yield compared("sample, injected by recompute", self.sample(recompute), "KSampler + Load LoRA", with_lora)
+        yield self.training()
 
     def ksampler_one_row(self) -> Work:
         """The host's sampler without guidance: one UNet row a step, as inversion and capture take."""
