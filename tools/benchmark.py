@@ -137,9 +137,7 @@ class Bench:
         yield compared("invert", inversion, "KSampler, cfg 1", one_row)
         yield compared("capture in memory", lambda: self.capture("memory"), "KSampler, cfg 1", one_row)
         yield compared("sample, nothing injected", self.sample(self.stored, 0, 0, 0.0), "KSampler", plain)
-        yield compared(
-        yield "sample, LoRA, nothing injected", self.sample(self.stored, 0, 0), "KSampler + Load LoRA", with_lora
-        yield )
+        yield compared("sample, LoRA alone", self.sample(self.stored, 0, 0), "KSampler + Load LoRA", with_lora)
         yield compared("sample, injected from memory", self.sample(self.stored), "KSampler + Load LoRA", with_lora)
         yield compared("sample, injected from disk", self.sample(disk), "KSampler + Load LoRA", with_lora)
         yield compared("sample, injected by recompute", self.sample(recompute), "KSampler + Load LoRA", with_lora)
