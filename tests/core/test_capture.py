@@ -104,8 +104,9 @@ def test_files_go_when_capturing_breaks(tmp_path, error):
         assert (tmp_path / "capture" / "step_0000.safetensors").is_file()
         raise error("stop")
 
-    with pytest.raises(error, match="stop"):
+    with pytest.raises(error, match="stop") as broken:
         DiskStore(tmp_path / "capture", steps())
+    assert broken.tb is not None  # still held, and the half-made store with it: it was not the collector that cleaned
     assert not (tmp_path / "capture").exists()
 
 
