@@ -186,6 +186,8 @@ def test_shrinking_keeps_means_and_crops_the_centre(pack, height, width):
 @pytest.mark.parametrize("posterior", [True, False])
 def test_a_posterior_gives_a_fresh_latent_each_time(pack, posterior):
     vae = tiny.make_posterior_vae() if posterior else tiny.make_vae()
+    if posterior:  # deviations far from 1, where its square or its logarithm could pass for it
+        vae.first_stage_model.quant_conv.bias[4:] = torch.tensor([-4.0, -2.0, 2.0, 3.0])
     model, pictures = tiny.make_model("small"), picture(1)
     with torch.inference_mode(False):
         draw, _ = pack.host_training.latent_source(vae, model, pictures)
@@ -198,9 +200,11 @@ def test_a_posterior_gives_a_fresh_latent_each_time(pack, posterior):
     vae.encode(pictures)
     hook.remove()
     mean, log_variance = seen[0].float().cpu().chunk(2, dim=1)
+    assert log_variance.abs().mean() > 1.0
     standard = (drawn - mean) / (0.5 * log_variance).exp()
-    assert standard.mean() == pytest.approx(0.0, abs=0.05)
-    assert standard.std() == pytest.approx(1.0, abs=0.05)
+    for channel in standard.unbind(1):
+        assert channel.mean() == pytest.approx(0.0, abs=0.08)
+        assert channel.std() == pytest.approx(1.0, abs=0.08)
     assert len(torch.unique(drawn, dim=0)) == 64
 
 
