@@ -81,9 +81,29 @@ def step_down(denoise: Denoiser, z: Tensor, schedule: NoiseSchedule, step: int) 
     return join(x0, eps, schedule.level_abar(step + 1)), x0
 
 
-def sample(denoise: Denoiser, z: Tensor, schedule: NoiseSchedule, on_step: OnStep = ignore_step) -> Tensor:
-    """DDIM sampling of z [B, C, H, W] from the noisiest level down to the picture. S evaluations."""
+AtLevel = Callable[[int, Tensor], Tensor]
+"""(level i in 0..S, z at that level) -> the z that the run goes on with."""
+
+
+def unchanged(level: int, z: Tensor) -> Tensor:
+    """The AtLevel of a plain run."""
+    return z
+
+
+def sample(
+    denoise: Denoiser,
+    z: Tensor,
+    schedule: NoiseSchedule,
+    on_step: OnStep = ignore_step,
+    at_level: AtLevel = unchanged,
+) -> Tensor:
+    """DDIM sampling of z [B, C, H, W] from the noisiest level down to the picture. S evaluations.
+
+    at_level: changes the latent at every level, the first and the last included (DiffStyler 2026, eq. 7).
+    """
+    z = at_level(0, z)
     for step in range(schedule.steps):
         z, x0 = step_down(denoise, z, schedule, step)
         on_step(step, schedule.steps, x0)
+        z = at_level(step + 1, z)
     return z

@@ -13,13 +13,24 @@ Lora = Mapping[str, Tensor]
 
 
 class LoraEntry(NamedTuple):
-    """One LoRA at one strength for the steps start_at_step <= i < end_at_step (KSamplerAdvanced's convention)."""
+    """One LoRA for the steps start_at_step <= i < end_at_step (KSamplerAdvanced's convention).
+
+    ramp_in, ramp_out: over how many of its first and last steps the strength rises and falls, to soften a switch.
+    """
 
     lora: Lora
     strength: float
     start_at_step: int
     end_at_step: int
     name: str = "LoRA"
+    ramp_in: int = 0
+    ramp_out: int = 0
+
+    def strength_at(self, step: int) -> float:
+        """The strength at a step of the window: k/(r+1) of it at the k-th of r ramp steps, so never 0."""
+        rising = (step - self.start_at_step + 1) / (self.ramp_in + 1)
+        falling = (self.end_at_step - step) / (self.ramp_out + 1)
+        return self.strength * min(1.0, rising, falling)
 
     def __str__(self) -> str:
         return f"'{self.name}' at steps {self.start_at_step}..{self.end_at_step}"
@@ -35,6 +46,12 @@ class LoraSchedule:
         for entry in self.entries:
             if not 0 <= entry.start_at_step < entry.end_at_step:
                 raise ValueError(f"{entry}: start_at_step must be 0 or more and lie before end_at_step.")
+            steps, ramps = entry.end_at_step - entry.start_at_step, entry.ramp_in + entry.ramp_out
+            if min(entry.ramp_in, entry.ramp_out) < 0 or ramps > steps:
+                raise ValueError(
+                    f"{entry}: its ramps take {entry.ramp_in} + {entry.ramp_out} steps of the {steps} it has. "
+                    "Shorten a ramp, or widen the window."
+                )
         ordered = sorted(self.entries, key=lambda e: e.start_at_step)
         for a, b in zip(ordered, ordered[1:], strict=False):
             if b.start_at_step < a.end_at_step:

@@ -4,6 +4,8 @@ from comfy_api.latest import io
 
 Trajectory = io.Custom("DIFFSTYLER_TRAJECTORY")
 Features = io.Custom("DIFFSTYLER_FEATURES")
+LoraSchedule = io.Custom("DIFFSTYLER_LORA_SCHEDULE")
+Styles = io.Custom("DIFFSTYLER_STYLES")
 LoraModel = io.Custom("LORA_MODEL")
 LossMap = io.Custom("LOSS_MAP")
 

@@ -1,0 +1,107 @@
+"""Masks: checked, resized by area, grown, feathered, and made as spatial ramps. Values 0..1, shape [H, W]."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Profile = Literal["linear", "logistic", "step"]
+PROFILES: tuple[Profile, ...] = ("linear", "logistic", "step")
+ROUNDING = 1e-3
+"""How far beyond 0..1 a mask may reach, as resampling filters leave it; it is clamped."""
+
+
+def one_mask(mask: Tensor, name: str) -> Tensor:
+    """A MASK [1, H, W] or [H, W] as fp32 [H, W] on the CPU. Raises ValueError for a batch, NaN, values beyond 0..1."""
+    if mask.ndim not in (2, 3) or (mask.ndim == 3 and mask.shape[0] != 1):
+        count = f"a batch of {mask.shape[0]}" if mask.ndim == 3 else f"shape {list(mask.shape)}"
+        raise ValueError(
+            f"{name}: one mask [1, H, W] is expected, as there is one content picture; got {count}. "
+            "Pick one of them, or give each its own Style."
+        )
+    flat = mask.detach().reshape(mask.shape[-2:]).to("cpu", torch.float32)
+    if flat.numel() == 0 or not torch.isfinite(flat).all():
+        raise ValueError(f"{name} holds no values or values that are not finite (NaN): check the node that made it.")
+    low, high = flat.min().item(), flat.max().item()
+    if low < -ROUNDING or high > 1.0 + ROUNDING:
+        raise ValueError(
+            f"{name}: mask values lie in 0..1, got {low:.4g}..{high:.4g}. "
+            "Divide by the largest value, or make the mask from an image channel with 'Convert Image to Mask'."
+        )
+    return flat.clamp(0.0, 1.0)
+
+
+def resize_by_area(mask: Tensor, height: int, width: int) -> Tensor:
+    """Each new pixel is the exact mean of the area it covers: [H, W] -> [height, width]. 0 and 1 stay exact."""
+    rows, columns = _overlaps(mask.shape[0], height), _overlaps(mask.shape[1], width)
+    return (rows @ mask.double() @ columns.T).to(mask.dtype)
+
+
+def _overlaps(old: int, new: int) -> Tensor:
+    """[new, old]: which share of new cell i is covered by old cell j. Counted in whole parts, so zeros are zeros."""
+    i, j = torch.arange(new)[:, None], torch.arange(old)[None]
+    covered = torch.minimum((i + 1) * old, (j + 1) * new) - torch.maximum(i * old, j * new)
+    return covered.clamp(min=0).double() / old
+
+
+def grow(mask: Tensor, pixels: int) -> Tensor:
+    """Grey dilation of [H, W] by a near-round octagon of this radius; negative erodes."""
+    if pixels < 0:
+        return 1.0 - grow(1.0 - mask, -pixels)
+    out = mask[None, None]
+    for i in range(pixels):
+        square = F.max_pool2d(out, 3, 1, 1)
+        cross = torch.maximum(F.max_pool2d(out, (3, 1), 1, (1, 0)), F.max_pool2d(out, (1, 3), 1, (0, 1)))
+        out = square if i % 2 else cross
+    return out[0, 0]
+
+
+def feather(mask: Tensor, pixels: int) -> Tensor:
+    """Softens edges of [H, W] by a Gaussian that reaches ``pixels`` to each side (deviation: half of that)."""
+    if pixels < 0:
+        raise ValueError(f"a feather is 0 or more pixels wide, got {pixels}.")
+    if pixels == 0:
+        return mask
+    at = torch.arange(-pixels, pixels + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (at / (0.5 * pixels)) ** 2)
+    kernel = kernel / kernel.sum()
+    out = mask.double()[None, None]
+    for shape, pad in (((1, 1, -1, 1), (0, 0, pixels, pixels)), ((1, 1, 1, -1), (pixels, pixels, 0, 0))):
+        out = F.conv2d(F.pad(out, pad, mode="replicate"), kernel.view(shape))
+    return out[0, 0].clamp(0.0, 1.0).to(mask.dtype)
+
+
+def shape_mask(mask: Tensor, height: int, width: int, grow_pixels: int = 0, feather_pixels: int = 0) -> Tensor:
+    """A mask of any resolution grown and feathered in the pixels of a picture [height, width]."""
+    if grow_pixels == 0 and feather_pixels == 0:
+        return mask
+    return feather(grow(resize_by_area(mask, height, width), grow_pixels), feather_pixels)
+
+
+def ramp(
+    height: int, width: int, profile: Profile, angle: float, centre: tuple[float, float], sharpness: float
+) -> Tensor:
+    """A transition from 0 to 1 across a picture [height, width], 0.5 on a line through ``centre``.
+
+    angle: direction of increase in degrees; 0 to the right, 90 downwards. centre: (x, y) as shares of the size.
+    sharpness: slope at the line. Linear: 1 spans the whole picture, 2 its middle half. Logistic: the same slope
+    there, with soft ends. Step: has no slope; 1 from the line on.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}.")
+    if sharpness <= 0:
+        raise ValueError(f"sharpness must be above 0, got {sharpness}: a flat ramp has no two sides.")
+    dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    x = (torch.arange(width, dtype=torch.float64) + 0.5) - centre[0] * width
+    y = (torch.arange(height, dtype=torch.float64) + 0.5) - centre[1] * height
+    extent = abs(dx) * width + abs(dy) * height  # the picture's own width seen along the direction
+    along = (x[None] * dx + y[:, None] * dy) / extent
+    if profile == "step":
+        return (along >= -1e-9).float()
+    if profile == "logistic":
+        return torch.sigmoid(4.0 * sharpness * along).float()
+    return (0.5 + sharpness * along).clamp(0.0, 1.0).float()

@@ -1,0 +1,70 @@
+"""Regions: how the styles share a picture, and what is outside of all of them (DiffStyler 2026, eqs. 7, 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Outside = Literal["content", "regenerate"]
+OUTSIDES: tuple[Outside, ...] = ("content", "regenerate")
+
+
+class Regions(NamedTuple):
+    """Shares that sum to one at every latent pixel.
+
+    styles: [N, h, w], M_i, normalised where the masks' sum exceeds 1.
+    rest: [h, w], 1 - sum_i M_i: what no style covers.
+    """
+
+    styles: Tensor
+    rest: Tensor
+
+    @property
+    def inside(self) -> Tensor:
+        """[h, w]: sum_i M_i, the share of all styles together."""
+        return 1.0 - self.rest
+
+    def among_styles(self) -> Tensor:
+        """[N, h, w]: each style's share of what the styles cover; 0 where none does."""
+        total = self.styles.sum(0)
+        return torch.where(total > 0, self.styles / total.clamp(min=1e-30), torch.zeros(()))
+
+
+def share(masks: Sequence[Tensor | None], height: int, width: int) -> Regions:
+    """Regions of masks [h, w]; a style without a mask takes what the others leave.
+
+    Raises ValueError when two styles have no mask: which of them would get the rest?
+    """
+    rests = [i for i, mask in enumerate(masks) if mask is None]
+    if len(rests) > 1:
+        raise ValueError(
+            f"styles {rests[0] + 1} and {rests[1] + 1} both have no mask, and only one can take the rest of the "
+            "picture. Give all but one a mask, or let them take turns with a LoRA Switch Schedule."
+        )
+    own = torch.stack([torch.zeros(height, width) if mask is None else mask for mask in masks])
+    total = own.sum(0)
+    styles, rest = own / total.clamp(min=1.0), (1.0 - total).clamp(min=0.0)
+    if rests:
+        styles[rests[0]] = rest
+        rest = torch.zeros_like(rest)
+    return Regions(styles, rest)
+
+
+def fuse(predictions: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
+    """sum_i M_i eps_i of predictions [B, C, h, w] and shares [h, w] that sum to one (eq. 8).
+
+    Holds for eps, v and x0 alike: at one latent and level they are linear in each other.
+    """
+    out = torch.zeros_like(predictions[0])
+    for prediction, weight in zip(predictions, shares, strict=True):
+        out = out + weight.to(prediction) * prediction
+    return out
+
+
+def localize(styled: Tensor, content: Tensor, inside: Tensor) -> Tensor:
+    """z_hat = M z* + (1 - M) z [B, C, h, w]: outside, the content bit for bit (eq. 7)."""
+    m = inside.to(styled)
+    return m * styled + (1.0 - m) * content.to(styled)
