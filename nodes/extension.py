@@ -7,6 +7,7 @@ from .demo_model import register_demo_model
 from .example import ExamplePicture
 from .invert import DDIMInvert
 from .sampler import InjectedLoRASampler
+from .style import StyleNode
 from .train import TrainStyleLoRA
 
 
@@ -19,4 +20,4 @@ class DiffStylerExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
-        return [TrainStyleLoRA, DDIMInvert, CaptureFeatures, InjectedLoRASampler, ExamplePicture]
+        return [TrainStyleLoRA, DDIMInvert, CaptureFeatures, InjectedLoRASampler, StyleNode, ExamplePicture]
