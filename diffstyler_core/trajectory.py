@@ -55,6 +55,21 @@ class Trajectory(_Fields):
         """x_T, the latent at the noisiest level [1, C, H, W]."""
         return self.latents[0]
 
+    def exploding_at(self, sigma: float) -> Tensor:
+        """x = z sqrt(1 + sigma^2) [1, C, H, W] of the content's path at any noise level.
+
+        Between two levels it lies on the straight line that DDIM draws in (sigma, x); below the last level, on the
+        line to the content at sigma 0.
+        """
+        levels = [math.sqrt(1.0 / self.schedule.level_abar(i) - 1.0) for i in range(self.schedule.steps + 1)]
+        if sigma >= levels[0]:
+            return self.latents[0] * math.sqrt(1.0 + sigma**2)
+        path = [z * math.sqrt(1.0 + s**2) for s, z in zip(levels, self.latents, strict=True)]
+        levels, path = [*levels, 0.0], [*path, self.content]
+        right = next(i for i, s in enumerate(levels) if s <= sigma)
+        share = (sigma - levels[right]) / (levels[right - 1] - levels[right])
+        return path[right] if share == 0.0 else torch.lerp(path[right], path[right - 1], share)
+
     @property
     def megabytes(self) -> float:
         """Memory of the latents in MB (10^6 bytes)."""

@@ -29,9 +29,9 @@ from ..diffstyler_core.sites import Site, format_layers, parse_layers
 from ..diffstyler_core.taps import Recorder, SiteTensors
 from ..diffstyler_core.trajectory import Trajectory
 from . import host_text, sockets
-from .host_inputs import one_conditioning
+from .host_inputs import Conditioning, one_conditioning
 from .host_model import identity, layout_of, require_family
-from .host_sampling import Conditioning, SourceGuider, run_guider, to_exploding
+from .host_sampling import SourceGuider, run_guider, to_exploding
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 

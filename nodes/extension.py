@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .capture import CaptureFeatures
 from .demo_model import register_demo_model
 from .example import ExamplePicture
+from .guider import InjectedLoRAGuider
 from .invert import DDIMInvert
 from .sampler import InjectedLoRASampler
 from .style import StyleNode
@@ -20,4 +21,12 @@ class DiffStylerExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
-        return [TrainStyleLoRA, DDIMInvert, CaptureFeatures, InjectedLoRASampler, StyleNode, ExamplePicture]
+        return [
+            TrainStyleLoRA,
+            DDIMInvert,
+            CaptureFeatures,
+            InjectedLoRASampler,
+            InjectedLoRAGuider,
+            StyleNode,
+            ExamplePicture,
+        ]

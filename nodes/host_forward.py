@@ -1,11 +1,11 @@
-"""Attaching taps and a LoRA to the UNet for one evaluation, through the host's DIFFUSION_MODEL wrapper.
+"""Attaching taps and LoRAs to the UNet for one evaluation, through the host's DIFFUSION_MODEL wrapper.
 
 Everything is attached inside the call and detached in ``finally``; nothing stays on the MODEL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,24 +17,29 @@ from torch import Tensor
 
 from ..diffstyler_core.sites import Kind, Site
 from ..diffstyler_core.taps import Tap
-from .host_lora import ForwardLora
+from .host_lora import ForwardLora, loras_applied
 
 KEY = "diffstyler"
+BRANCHES = "diffstyler_branches"
 PATCH_NAMES: dict[Kind, str] = {"self-attention": "attn1", "cross-attention": "attn2"}
 
 Options = dict[str, Any]
 
 
-def options_for(model_options: Options, tap: Tap | None, lora: ForwardLora | None) -> Options:
-    """Model options of one evaluation: a copy of the received ones with this tap and this LoRA."""
-    if lora is None and (tap is None or not tap.sites):
+def options_for(model_options: Options, tap: Tap | None, loras: Sequence[ForwardLora | None] = ()) -> Options:
+    """Model options of one evaluation: a copy of the received ones with this tap and the LoRA of each branch.
+
+    Which branch a chunk of the batch belongs to stands in the transformer options under BRANCHES; without that entry
+    (one branch) all rows belong to the first.
+    """
+    if not any(loras) and (tap is None or not tap.sites):
         return model_options
     options = comfy.model_patcher.create_model_options_clone(model_options)
-    add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _wrapper(tap, lora), options, is_model_options=True)
+    add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _wrapper(tap, loras), options, is_model_options=True)
     return options
 
 
-def _wrapper(tap: Tap | None, lora: ForwardLora | None) -> Callable[..., Tensor]:
+def _wrapper(tap: Tap | None, loras: Sequence[ForwardLora | None]) -> Callable[..., Tensor]:
     def forward(
         executor: Any,
         x: Tensor,
@@ -46,19 +51,11 @@ def _wrapper(tap: Tap | None, lora: ForwardLora | None) -> Callable[..., Tensor]
         **kwargs: Any,
     ) -> Tensor:
         unet, options = executor.class_obj, transformer_options or {}
-        with _lora_applied(unet, lora), _features_tapped(unet, tap):
+        chunks = [loras[branch] for branch in options.get(BRANCHES, [0])] if loras else []
+        with loras_applied(unet, chunks), _features_tapped(unet, tap):
             return executor(x, timesteps, context, y, control, _attention_tapped(options, tap), **kwargs)
 
     return forward
-
-
-@contextmanager
-def _lora_applied(unet: UNetModel, lora: ForwardLora | None) -> Iterator[None]:
-    if lora is None:
-        yield
-        return
-    with lora.applied(unet):
-        yield
 
 
 @contextmanager

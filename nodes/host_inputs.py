@@ -8,6 +8,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+Conditioning = list[list[Any]]
+"""A CONDITIONING as the host's sockets carry it: [[embedding, options], ...]."""
+
 
 def one_latent(latent: dict[str, Any], model: ModelPatcher, name: str) -> Tensor:
     """The samples [1, C, H, W] of a LATENT, in the VAE's scale, when they fit the model."""

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import comfy.lora
 import comfy.lora_convert
 import comfy.utils
 import folder_paths
+import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import WeightAdapterBase
 from comfy.weight_adapter.bypass import BypassForwardHook
+from torch import Tensor, nn
 
 from ..diffstyler_core.lora_file import load_lora
 from ..diffstyler_core.lora_schedule import Lora
 
 log = logging.getLogger(__name__)
+
+Forward = Callable[..., Tensor]
 
 NO_LORA = "none"
 PREFIX = "diffusion_model."
@@ -84,20 +91,64 @@ class ForwardLora:
                 f"[{weights[0].shape[0]}, {weights[1].flatten(1).shape[1]}]. Use a LoRA of this model's family."
             )
 
-    @contextmanager
-    def applied(self, unet: UNetModel) -> Iterator[None]:
-        """The UNet runs with the LoRA inside, and is as it was afterwards."""
-        hooks: list[tuple[BypassForwardHook, object]] = []
-        try:
-            for key, adapter in self._adapters.items():
-                module = unet.get_submodule(key.removeprefix(PREFIX))
-                own = module.__dict__.get("forward")
-                hook = BypassForwardHook(module, adapter, self._strength)
-                hook.inject()
-                hooks.append((hook, own))
-            yield
-        finally:
-            for hook, own in reversed(hooks):
-                hook.eject()
-                if own is None:  # the host's eject leaves the bound method behind as an instance attribute
-                    hook.module.__dict__.pop("forward", None)
+    def at(self, strength: float) -> ForwardLora:
+        """The same LoRA at another strength; the weights are shared."""
+        other = copy.copy(self)
+        other._strength = strength
+        return other
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """Paths of the layers in the UNet that it acts on."""
+        return frozenset(key.removeprefix(PREFIX) for key in self._adapters)
+
+    def forward_of(self, module: nn.Module, layer: str) -> Forward:
+        """A forward of ``module`` with this LoRA around the one that it has now. The module itself stays as it is."""
+        with _forward_kept(module):
+            hook = BypassForwardHook(module, self._adapters[PREFIX + layer], self._strength)
+            hook.inject()  # also moves the adapter to the computing device
+            return module.forward
+
+
+@contextmanager
+def _forward_kept(module: nn.Module) -> Iterator[None]:
+    """Puts a module's forward back, whether it is the class's own or an instance attribute."""
+    own = module.__dict__.get("forward")
+    try:
+        yield
+    finally:
+        module.__dict__.pop("forward", None)
+        if own is not None:
+            module.__dict__["forward"] = own
+
+
+@contextmanager
+def loras_applied(unet: UNetModel, loras: Sequence[ForwardLora | None]) -> Iterator[None]:
+    """The UNet runs with loras[i] on the i-th of as many equal chunks of its batch, and is as it was afterwards."""
+    acting = {id(lora): lora for lora in loras if lora is not None}
+    with ExitStack() as stack:
+        for layer in sorted(frozenset().union(*(lora.layers for lora in acting.values()))):
+            module = unet.get_submodule(layer)
+            forwards: dict[int, Forward] = {
+                key: lora.forward_of(module, layer) for key, lora in acting.items() if layer in lora.layers
+            }
+            chunks = [forwards.get(id(lora), module.forward) for lora in loras]
+            stack.enter_context(_forward_kept(module))
+            module.forward = _by_chunk(chunks)
+        yield
+
+
+def _by_chunk(forwards: Sequence[Forward]) -> Forward:
+    """One forward for a batch of equal chunks; neighbours with the same forward run together."""
+    runs = [(forward, len(list(group))) for forward, group in groupby(forwards)]
+    if len(runs) == 1:
+        return runs[0][0]
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        size, odd = divmod(x.shape[0], len(forwards))
+        if odd:
+            raise RuntimeError(f"a batch of {x.shape[0]} rows cannot be shared by {len(forwards)} prompts of one size.")
+        parts = x.split([size * count for _, count in runs])
+        return torch.cat([f(part, *args, **kwargs) for (f, _), part in zip(runs, parts, strict=True)])
+
+    return forward

@@ -21,8 +21,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..diffstyler_core.train import DrawLatents, Predict
+from .host_inputs import Conditioning
 from .host_model import unet_of
-from .host_sampling import Conditioning
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -15,9 +15,9 @@ from ..diffstyler_core.ddim import Denoiser, OnStep
 from ..diffstyler_core.schedule import SPACINGS, NoiseSchedule, Spacing
 from ..diffstyler_core.trajectory import Trajectory, invert, psnr
 from . import host_text, sockets
-from .host_inputs import one_conditioning, one_latent
+from .host_inputs import Conditioning, one_conditioning, one_latent
 from .host_model import family_of, identity, schedule_of
-from .host_sampling import Conditioning, SourceGuider, run_guider, to_exploding, to_preserving
+from .host_sampling import SourceGuider, run_guider, to_exploding, to_preserving
 
 NOT_RECONSTRUCTED = "DDIM Invert: the reconstruction output is used, but reconstruct is off. Switch it on."
 

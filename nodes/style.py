@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
 from ..diffstyler_core.style import Style, Styles, add_style
 from . import host_text, sockets
-
-Conditioning = list[list[Any]]
+from .host_inputs import Conditioning
 
 
 def describe(styles: Styles) -> str:

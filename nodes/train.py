@@ -14,9 +14,8 @@ from torch import Tensor
 from ..diffstyler_core.lora_file import kohya_metadata, kohya_state
 from ..diffstyler_core.train import TrainConfig, TrainResult
 from . import host_text, sockets
-from .host_inputs import one_conditioning, style_pictures
+from .host_inputs import Conditioning, one_conditioning, style_pictures
 from .host_model import abar_of, family_of, fingerprint, identity, prediction_of
-from .host_sampling import Conditioning
 from .host_training import duration, module_names, prepare_pictures, require_plain_unet, training_dtype
 from .lora_store import LoraStore
 from .training_run import Progress, train_lora

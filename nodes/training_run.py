@@ -19,8 +19,8 @@ from ..diffstyler_core.ddim import Denoiser
 from ..diffstyler_core.schedule import NoiseSchedule
 from ..diffstyler_core.train import Predict, TrainConfig, TrainResult, adapt, checkpointed, train
 from . import host_text
+from .host_inputs import Conditioning
 from .host_model import abar_of, prediction_of, schedule_of
-from .host_sampling import Conditioning
 from .host_training import blocks_of, duration, latent_source, predict_with, private_unet
 
 PREVIEW_STEPS = 10

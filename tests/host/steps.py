@@ -82,3 +82,38 @@ def random_lora(pack, model, seed: int, rank: int = 3, size: float = 1.0) -> dic
             up = torch.randn(rows, rank, generator=generator) * size
             lora[path] = pack.core.lora_file.LowRank(down, up)
     return pack.core.lora_file.kohya_state(lora, pack.host_training.module_names(model), alpha=float(rank))
+
+
+INJECTION = {
+    "feature_steps": 2,
+    "attention_steps": 2,
+    "attention_mode": "adaptive",
+    "blend": "qk",
+    "lora_name": "none",
+    "lora_strength": 1.0,
+}
+
+
+def guider(pack, model, features, positive, negative, cfg: float = 3.0, **changes: Any) -> tuple:
+    """(GUIDER, SIGMAS) of the Injected LoRA Guider, at the settings of ``sample``."""
+    node = pack.guider.InjectedLoRAGuider
+    settings = {**INJECTION, **changes}
+    return node.execute(model=model, features=features, positive=positive, negative=negative, cfg=cfg, **settings).args
+
+
+def chain(pack, *styles: dict[str, Any]) -> tuple:
+    """STYLES of Style nodes wired one into the next."""
+    wired: tuple = ()
+    for style in styles:
+        wired = pack.style.StyleNode.execute(**{"strength": 1.0, "previous": wired, **style}).args[0]
+    return wired
+
+
+def predicted(pack, guider, x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """The guider's x0 for x at sigma (both in the model's own scale), evaluated inside the host's run."""
+    model = guider.model_patcher.model
+    run = lambda denoise, latent, on_step: denoise(x, torch.full((1,), sigma))  # noqa: E731
+    sampler = pack.host_sampling.RunSampler(run)
+    sigmas = torch.tensor([sigma, sigma / 2])
+    out = pack.host_sampling.InjectedGuider.sample(guider, torch.zeros_like(x), x, sampler, sigmas, disable_pbar=True)
+    return model.process_latent_in(out)

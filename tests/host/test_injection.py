@@ -128,7 +128,9 @@ def test_switched_off_is_no_injection_bit_for_bit(pack, seed, mode, with_lora):
     forward = pack.host_lora.ForwardLora(model, style, 1.0) if with_lora else None
     empty = pack.core.plan.InjectionPlan(4, 4, 4)  # windows over everything, no site to act on
     start = pack.sampler.choose_start(model, features.trajectory, None)
-    none = pack.sampler.sample_injected(model, features, empty, lambda step: forward, positive, negative, 3.0, start)
+    everywhere = pack.host_fusion.Branch(torch.ones(8, 8), lambda step: forward)
+    injection = pack.host_injection.Injection(empty, (everywhere,), None, "")
+    none = pack.sampler.sample_injected(model, features, injection, positive, negative, 3.0, start)
     assert torch.equal(off, none)
     assert not torch.equal(off, steps.sample(pack, model, features, positive, negative, lora=style))
 

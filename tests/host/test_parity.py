@@ -89,7 +89,9 @@ def sample_plainly(pack, model, z, positive, negative, cfg, steps):
     plan = pack.core.plan.InjectionPlan(steps, 0, 0)
     start = pack.sampler.choose_start(model, trajectory, None)
     prompts = [[positive, {}]], [[negative, {}]]
-    samples = pack.sampler.sample_injected(model, capture, plan, lambda step: None, *prompts, cfg, start)
+    everywhere = pack.host_fusion.Branch(torch.ones(z.shape[-2:]), lambda step: None)
+    injection = pack.host_injection.Injection(plan, (everywhere,), None, "")
+    samples = pack.sampler.sample_injected(model, capture, injection, *prompts, cfg, start)
     return model.model.process_latent_in(samples)
 
 

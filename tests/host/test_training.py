@@ -232,6 +232,6 @@ def test_training_teaches_the_picture(pack, seed, measured):
         return rows.mean().item()
 
     before = loss()
-    with forward.applied(unet):
+    with pack.host_lora.loras_applied(unet, [forward]):
         after = loss()
     measured("loss with the LoRA over loss without", after / before, at_most=0.97)
