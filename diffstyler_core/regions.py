@@ -33,10 +33,10 @@ class Regions(NamedTuple):
         return torch.where(total > 0, self.styles / total.clamp(min=1e-30), torch.zeros(()))
 
 
-def share(masks: Sequence[Tensor | None], height: int, width: int) -> Regions:
-    """Regions of masks [h, w]; a style without a mask takes what the others leave.
+def style_of_the_rest(masks: Sequence[Tensor | None]) -> int | None:
+    """Which style has no mask and takes what the others leave; None when all have one.
 
-    Raises ValueError when two styles have no mask: which of them would get the rest?
+    Raises ValueError when two have none: which of them would get the rest?
     """
     rests = [i for i, mask in enumerate(masks) if mask is None]
     if len(rests) > 1:
@@ -44,11 +44,20 @@ def share(masks: Sequence[Tensor | None], height: int, width: int) -> Regions:
             f"styles {rests[0] + 1} and {rests[1] + 1} both have no mask, and only one can take the rest of the "
             "picture. Give all but one a mask, or let them take turns with a LoRA Switch Schedule."
         )
+    return rests[0] if rests else None
+
+
+def share(masks: Sequence[Tensor | None], height: int, width: int) -> Regions:
+    """Regions of masks [h, w]; a style without a mask takes what the others leave.
+
+    Raises ValueError when two styles have no mask.
+    """
+    rest_of = style_of_the_rest(masks)
     own = torch.stack([torch.zeros(height, width) if mask is None else mask for mask in masks])
     total = own.sum(0)
     styles, rest = own / total.clamp(min=1.0), (1.0 - total).clamp(min=0.0)
-    if rests:
-        styles[rests[0]] = rest
+    if rest_of is not None:
+        styles[rest_of] = rest
         rest = torch.zeros_like(rest)
     return Regions(styles, rest)
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .lora_schedule import Lora, LoraSchedule
-from .masks import one_mask, resize_by_area, shape_mask
-from .regions import Regions, share
+from .masks import as_encoded, one_mask, resize_by_area, shape_mask
+from .regions import Regions, share, style_of_the_rest
 
 
 class Style(NamedTuple):
@@ -33,17 +33,24 @@ def add_style(styles: Styles, style: Style) -> Styles:
     """The chain with one more style. Raises ValueError for a mask that is none, or a second style without one."""
     number = len(styles) + 1
     if style.mask is None:
-        share([None] * sum(s.mask is None for s in (*styles, style)), 1, 1)
+        style_of_the_rest([s.mask for s in (*styles, style)])
         return (*styles, style)
     return (*styles, style._replace(mask=one_mask(style.mask, f"mask of style {number}")))
+
+
+def shaped_masks(
+    styles: Sequence[Style], picture: tuple[int, int], grow: int = 0, feather: int = 0
+) -> list[Tensor | None]:
+    """The styles' masks, grown and feathered in pixels of ``picture`` (height, width).
+
+    A mask of the picture before VAE Encode cropped it to whole latent pixels is cropped likewise.
+    """
+    return [None if s.mask is None else shape_mask(as_encoded(s.mask, *picture), *picture, grow, feather) for s in styles]
 
 
 def regions_of(
     styles: Sequence[Style], latent: tuple[int, int], picture: tuple[int, int], grow: int = 0, feather: int = 0
 ) -> Regions:
     """The styles' shares at ``latent`` (height, width), masks grown and feathered in pixels of ``picture``."""
-
-    def at_latent(mask: Tensor) -> Tensor:
-        return resize_by_area(shape_mask(mask, *picture, grow, feather), *latent)
-
-    return share([None if s.mask is None else at_latent(s.mask) for s in styles], *latent)
+    masks = shaped_masks(styles, picture, grow, feather)
+    return share([None if mask is None else resize_by_area(mask, *latent) for mask in masks], *latent)

@@ -14,7 +14,7 @@ from ..diffstyler_core.attention import Blend
 from ..diffstyler_core.capture import Capture
 from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
 from ..diffstyler_core.plan import InjectionPlan, Mode
-from ..diffstyler_core.regions import Outside, Regions
+from ..diffstyler_core.regions import OUTSIDES, Outside, Regions
 from ..diffstyler_core.style import Styles, regions_of
 from .host_fusion import Branch, LoraAt
 from .host_lora import NO_LORA, ForwardLora, lora_from_file
@@ -95,6 +95,8 @@ def _branches(
     model: ModelPatcher, styles: Styles, regions: Regions, outside: Outside, steps: int
 ) -> tuple[tuple[Branch, ...], Tensor | None]:
     """(the branches that count anywhere, the inside where the content is kept): a share of zero costs nothing."""
+    if outside not in OUTSIDES:
+        raise ValueError(f"outside must be one of {OUTSIDES}, got {outside!r}.")
     keep = outside == "content"
     shares = regions.among_styles() if keep else regions.styles
     branches = []

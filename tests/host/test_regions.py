@@ -275,7 +275,7 @@ def test_other_packs_see_a_plain_run(scene):
         lambda apply, args: (
             called.append(tuple(args["cond_or_uncond"])),
             apply(args["input"], args["timestep"], **args["c"]),
-        )[1]  # noqa: E501
+        )[1]
     )
     left = torch.zeros(1, 64, 96)
     left[..., :48] = 1
