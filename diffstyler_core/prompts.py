@@ -81,7 +81,7 @@ def _point(entry: str) -> Point:
     if len(parts) == 2 or (len(parts) == 3 and parts[2] == "-"):
         numbers = _numbers(parts[:2])
         if numbers is not None:
-            return Point(*numbers, inside=len(parts) == 2)
+            return Point(numbers[0], numbers[1], inside=len(parts) == 2)
     raise ValueError(f"points must be written as {POINT_GRAMMAR}; got {entry!r}.")
 
 

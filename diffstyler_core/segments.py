@@ -55,7 +55,7 @@ def in_order(masks: Tensor, scores: Tensor) -> Segments:
 
 def everything(segments: Segments, best_n: int = AUTOMATIC) -> Selection:
     """The ``best_n`` most confident candidates; 0: all."""
-    return Selection(tuple(range(_count(best_n, len(segments)))[: len(segments)]))
+    return Selection(tuple(range(min(_count(best_n, len(segments)), len(segments)))))
 
 
 def by_points(segments: Segments, points: Sequence[Point], best_n: int = AUTOMATIC) -> Selection:
@@ -68,14 +68,11 @@ def by_points(segments: Segments, points: Sequence[Point], best_n: int = AUTOMAT
     covers = _covered(segments.masks, inside)
     allowed = ~_covered(segments.masks, [point for point in points if not point.inside]).any(1)
     if not inside:
-        return everything(segments) if not points else _kept(allowed, best_n)
+        return _kept(allowed, best_n)
     # Candidates are already in order of confidence; a stable sort keeps it among equal counts.
     best = covers.sum(1).argsort(descending=True, stable=True).tolist()
-    return _for_each(
-        inside,
-        "point",
-        lambda k: [i for i in best if allowed[i] and covers[i, k]][: _count(best_n, 1)],
-    )
+    count = _count(best_n, 1)
+    return _for_each(inside, "point", lambda k: [i for i in best if allowed[i] and covers[i, k]][:count])
 
 
 def by_boxes(segments: Segments, boxes: Sequence[Box], best_n: int = AUTOMATIC) -> Selection:
