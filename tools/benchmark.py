@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from tools.benchmark_regions import region_rows
 from tools.pack_loader import LoadedPack, load_pack, prepare_host
 
 Work = Callable[[], Any]
@@ -73,13 +74,14 @@ class Bench:
         )
         self.picture = torch.rand(1, size, size, 3, generator=torch.Generator().manual_seed(0))
         self.latent = host.VAEEncode().encode(self.vae, self.picture)[0]
-        self.lora = self._random_lora()
+        self.lora = self.random_lora()
         run = pack.invert.DDIMInvert.execute
         self.trajectory, self.noise, _ = run(self.model, self.latent, self.empty, STEPS, "leading", 0, False).args
         self.stored = self.capture("memory")
 
-    def _random_lora(self) -> dict[str, torch.Tensor]:
-        core, generator = self.pack.core.lora_file, torch.Generator().manual_seed(1)
+    def random_lora(self, seed: int = 1) -> dict[str, torch.Tensor]:
+        """A LORA_MODEL on q, k and v of every attention."""
+        core, generator = self.pack.core.lora_file, torch.Generator().manual_seed(seed)
         names = self.pack.host_training.module_names(self.model)
         unet = self.pack.host_model.unet_of(self.model)
         lora = {
@@ -100,22 +102,26 @@ class Bench:
             cross_attention_layers="", feature_steps=12, attention_steps=STEPS, storage=storage, precision="fp16",
         ).args[0]  # fmt: skip
 
-    def sample(self, features: Any, feature_steps: int = 12, attention_steps: int = 10, strength: float = 1.0) -> Work:
+    def sample(
+        self, features: Any, feature_steps: int = 12, attention_steps: int = 10, strength: float = 1.0, **more: Any
+    ) -> Work:
         """The pack's sampler over a capture, ready to be called."""
         execute = self.pack.sampler.InjectedLoRASampler.execute
-        mode = "adaptive" if attention_steps else "fixed"
-        return lambda: execute(
-            self.model, features, self.positive, self.negative, 7.5, feature_steps, attention_steps, mode, "qk",
-            "none", strength, lora=self.lora,
-        )  # fmt: skip
+        settings = {
+            "cfg": 7.5, "feature_steps": feature_steps, "attention_steps": attention_steps, "blend": "qk",
+            "attention_mode": "adaptive" if attention_steps else "fixed", "lora_name": "none",
+            "lora_strength": strength, "lora": self.lora, **more,
+        }  # fmt: skip
+        wires = {"model": self.model, "features": features, "positive": self.positive, "negative": self.negative}
+        return lambda: execute(**wires, **settings)
 
-    def ksampler(self, model: Any) -> Work:
+    def ksampler(self, model: Any, positive: Any = None, negative: Any = None) -> Work:
         """The host's own sampler over the same steps."""
         sampler = self.host.KSamplerAdvanced()
+        prompts = positive or self.positive, negative or self.negative
         return lambda: sampler.sample(
-            model, "disable", 0, STEPS, 7.5, "euler", "ddim_uniform", self.positive, self.negative, self.noise, 0,
-            STEPS, "disable",
-        )  # fmt: skip
+            model, "disable", 0, STEPS, 7.5, "euler", "ddim_uniform", *prompts, self.noise, 0, STEPS, "disable"
+        )
 
     def rows(self) -> Iterator[Row]:
         """Every comparison, one after the other."""
@@ -141,6 +147,8 @@ class Bench:
         yield compared("sample, injected from memory", self.sample(self.stored), "KSampler + Load LoRA", with_lora)
         yield compared("sample, injected from disk", self.sample(disk), "KSampler + Load LoRA", with_lora)
         yield compared("sample, injected by recompute", self.sample(recompute), "KSampler + Load LoRA", with_lora)
+        for row in region_rows(self, STEPS):
+            yield compared(*row)
         yield self.training()
 
     def ksampler_one_row(self) -> Work:
