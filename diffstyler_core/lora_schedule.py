@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,6 +45,8 @@ class LoraSchedule:
 
     def __post_init__(self) -> None:
         for entry in self.entries:
+            if not math.isfinite(entry.strength):
+                raise ValueError(f"{entry}: its strength must be a number, got {entry.strength}.")
             if not 0 <= entry.start_at_step < entry.end_at_step:
                 raise ValueError(f"{entry}: start_at_step must be 0 or more and lie before end_at_step.")
             steps, ramps = entry.end_at_step - entry.start_at_step, entry.ramp_in + entry.ramp_out
@@ -67,6 +70,17 @@ class LoraSchedule:
         for entry in self.entries:
             if entry.end_at_step > steps:
                 raise ValueError(f"{entry} reaches beyond the run's {steps} steps: end it at {steps} or earlier.")
+
+    @property
+    def end(self) -> int:
+        """The step from which no entry acts any more."""
+        return max((entry.end_at_step for entry in self.entries), default=0)
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """(start, end) of the stretches before ``end`` in which the base model acts, end exclusive."""
+        ordered = sorted(self.entries, key=lambda e: e.start_at_step)
+        starts = [0, *(entry.end_at_step for entry in ordered)]
+        return [(a, e.start_at_step) for a, e in zip(starts, ordered, strict=False) if a < e.start_at_step]
 
     def at(self, step: int) -> LoraEntry | None:
         """The entry that acts at this step; None: the base model."""

@@ -11,6 +11,8 @@ from torch import Tensor
 
 Profile = Literal["linear", "logistic", "step"]
 PROFILES: tuple[Profile, ...] = ("linear", "logistic", "step")
+CELL = 8
+"""Pixels of a picture per latent pixel, to each side."""
 ROUNDING = 1e-3
 """How far beyond 0..1 a mask may reach, as resampling filters leave it; it is clamped."""
 
@@ -33,6 +35,22 @@ def one_mask(mask: Tensor, name: str) -> Tensor:
             "Divide by the largest value, or make the mask from an image channel with 'Convert Image to Mask'."
         )
     return flat.clamp(0.0, 1.0)
+
+
+def encoded_window(height: int, width: int) -> tuple[slice, slice]:
+    """The rows and columns of a picture that the host's VAE Encode keeps: whole cells of 8 pixels, centred."""
+
+    def kept(size: int) -> slice:
+        start = size % CELL // 2
+        return slice(start, start + size // CELL * CELL)
+
+    return kept(height), kept(width)
+
+
+def as_encoded(mask: Tensor, height: int, width: int) -> Tensor:
+    """A mask of an uncropped picture, cropped as that picture was to [height, width]; any other mask as it is."""
+    window = mask[encoded_window(*mask.shape)]
+    return window if window.shape == (height, width) else mask
 
 
 def resize_by_area(mask: Tensor, height: int, width: int) -> Tensor:
@@ -82,6 +100,16 @@ def shape_mask(mask: Tensor, height: int, width: int, grow_pixels: int = 0, feat
     return feather(grow(resize_by_area(mask, height, width), grow_pixels), feather_pixels)
 
 
+def fit_mask(
+    mask: Tensor, size: tuple[int, int], picture: tuple[int, int], grow_pixels: int = 0, feather_pixels: int = 0
+) -> Tensor:
+    """A mask of any resolution at ``size`` (height, width), grown and feathered in pixels of ``picture``.
+
+    A mask of the picture as it was before VAE Encode cropped it is cropped likewise; others are stretched.
+    """
+    return resize_by_area(shape_mask(as_encoded(mask, *picture), *picture, grow_pixels, feather_pixels), *size)
+
+
 def ramp(
     height: int, width: int, profile: Profile, angle: float, centre: tuple[float, float], sharpness: float
 ) -> Tensor:
@@ -93,6 +121,10 @@ def ramp(
     """
     if profile not in PROFILES:
         raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}.")
+    if min(height, width) < 1:
+        raise ValueError(f"a ramp needs at least one pixel on each side, got {width} x {height} (width x height).")
+    if not all(map(math.isfinite, (angle, *centre, sharpness))):
+        raise ValueError(f"angle, centre and sharpness must be numbers, got {angle}, {centre} and {sharpness}.")
     if sharpness <= 0:
         raise ValueError(f"sharpness must be above 0, got {sharpness}: a flat ramp has no two sides.")
     dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))

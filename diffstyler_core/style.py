@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .lora_schedule import Lora, LoraSchedule
-from .masks import as_encoded, one_mask, resize_by_area, shape_mask
+from .masks import fit_mask, one_mask
 from .regions import Regions, share, style_of_the_rest
 
 
@@ -38,19 +38,15 @@ def add_style(styles: Styles, style: Style) -> Styles:
     return (*styles, style._replace(mask=one_mask(style.mask, f"mask of style {number}")))
 
 
-def shaped_masks(
-    styles: Sequence[Style], picture: tuple[int, int], grow: int = 0, feather: int = 0
+def masks_of(
+    styles: Sequence[Style], size: tuple[int, int], picture: tuple[int, int], grow: int = 0, feather: int = 0
 ) -> list[Tensor | None]:
-    """The styles' masks, grown and feathered in pixels of ``picture`` (height, width).
-
-    A mask of the picture before VAE Encode cropped it to whole latent pixels is cropped likewise.
-    """
-    return [None if s.mask is None else shape_mask(as_encoded(s.mask, *picture), *picture, grow, feather) for s in styles]
+    """The styles' masks at ``size`` (height, width), grown and feathered in pixels of ``picture``."""
+    return [None if s.mask is None else fit_mask(s.mask, size, picture, grow, feather) for s in styles]
 
 
 def regions_of(
     styles: Sequence[Style], latent: tuple[int, int], picture: tuple[int, int], grow: int = 0, feather: int = 0
 ) -> Regions:
     """The styles' shares at ``latent`` (height, width), masks grown and feathered in pixels of ``picture``."""
-    masks = shaped_masks(styles, picture, grow, feather)
-    return share([None if mask is None else resize_by_area(mask, *latent) for mask in masks], *latent)
+    return share(masks_of(styles, latent, picture, grow, feather), *latent)

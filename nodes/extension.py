@@ -7,8 +7,12 @@ from .demo_model import register_demo_model
 from .example import ExamplePicture
 from .guider import InjectedLoRAGuider
 from .invert import DDIMInvert
+from .paste import PasteContent
+from .preview import PreviewStyles
+from .ramp import SpatialRampMask
 from .sampler import InjectedLoRASampler
 from .style import StyleNode
+from .switch import LoraSwitch
 from .train import TrainStyleLoRA
 
 
@@ -28,5 +32,9 @@ class DiffStylerExtension(ComfyExtension):
             InjectedLoRASampler,
             InjectedLoRAGuider,
             StyleNode,
+            LoraSwitch,
+            SpatialRampMask,
+            PreviewStyles,
+            PasteContent,
             ExamplePicture,
         ]

@@ -1,9 +1,10 @@
-"""Words on a node: live while it works, and kept with its result."""
+"""Words and a picture on a node: the words live while it works, both kept with its result."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
 from server import PromptServer
+from torch import Tensor
 
 
 def id_of(node: type[io.ComfyNode]) -> str | None:
@@ -18,7 +19,10 @@ def say(node_id: str | None, text: str) -> None:
         server.send_progress_text(text, node_id)
 
 
-def output(*values: object, text: str, node: type[io.ComfyNode]) -> io.NodeOutput:
-    """A node's outputs together with the text that stays on it and in the history."""
+def output(*values: object, text: str, node: type[io.ComfyNode], picture: Tensor | None = None) -> io.NodeOutput:
+    """A node's outputs with the text, and a picture [1, H, W, 3], that stay on it and in the history."""
     say(id_of(node), text)
-    return io.NodeOutput(*values, ui=ui.PreviewText(text))
+    shown = ui.PreviewText(text).as_dict()
+    if picture is not None:
+        shown |= ui.PreviewImage(picture).as_dict()
+    return io.NodeOutput(*values, ui=shown)
