@@ -5,7 +5,9 @@ from comfy_api.latest import ComfyExtension, io
 from .capture import CaptureFeatures
 from .demo_model import register_demo_model
 from .example import ExamplePicture
+from .fastsam import FastSAMMask
 from .guider import InjectedLoRAGuider
+from .host_fastsam_weights import register_fastsam_folder
 from .invert import DDIMInvert
 from .paste import PasteContent
 from .preview import PreviewStyles
@@ -20,8 +22,9 @@ class DiffStylerExtension(ComfyExtension):
     """The DiffStyler pack."""
 
     async def on_load(self) -> None:
-        """Makes the demo checkpoint loadable by the stock Load Checkpoint node."""
+        """Makes the demo checkpoint loadable by the stock Load Checkpoint node, and models/fastsam a model folder."""
         register_demo_model()
+        register_fastsam_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
@@ -37,4 +40,5 @@ class DiffStylerExtension(ComfyExtension):
             PreviewStyles,
             PasteContent,
             ExamplePicture,
+            FastSAMMask,
         ]
