@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from diffstyler_core.lora_schedule import LoraEntry, LoraSchedule
@@ -56,3 +58,61 @@ def test_check_against_the_run(steps, fits):
         return
     with pytest.raises(ValueError, match=rf"reaches beyond the run's {steps} steps: end it at {steps} or earlier"):
         switch.check(steps)
+
+
+@pytest.mark.parametrize(
+    ("window", "ramps", "expected"),
+    [
+        ((0, 4), (0, 0), [1, 1, 1, 1]),
+        ((0, 4), (1, 0), [1 / 2, 1, 1, 1]),
+        ((2, 7), (2, 0), [1 / 3, 2 / 3, 1, 1, 1]),
+        ((2, 7), (0, 3), [1, 1, 3 / 4, 2 / 4, 1 / 4]),
+        ((0, 5), (2, 3), [1 / 3, 2 / 3, 3 / 4, 2 / 4, 1 / 4]),
+        ((5, 8), (1, 1), [1 / 2, 1, 1 / 2]),
+        ((9, 10), (1, 0), [1 / 2]),
+    ],
+)
+@pytest.mark.parametrize("strength", [1.0, 0.8, -0.5, 0.0])
+def test_ramps_in_closed_form(window, ramps, expected, strength):
+    entry = LoraEntry({}, strength, *window, "style", *ramps)
+    LoraSchedule((entry,))
+    assert [entry.strength_at(step) for step in range(*window)] == pytest.approx([strength * part for part in expected])
+
+
+@pytest.mark.parametrize(
+    ("ramps", "words"),
+    [
+        ((3, 2), ("3 + 2 steps of the 4 it has", "Shorten a ramp")),
+        ((5, 0), ("5 + 0 steps of the 4 it has",)),
+        ((0, 5), ("0 + 5 steps of the 4 it has",)),
+        ((-1, 0), ("-1 + 0 steps",)),
+        ((0, -1), ("0 + -1 steps",)),
+    ],
+)
+def test_ramps_longer_than_the_window_are_refused(ramps, words):
+    with pytest.raises(ValueError, match=r"^'oil' at steps 2\.\.6: its ramps") as error:
+        LoraSchedule((LoraEntry({}, 1.0, 2, 6, "oil", *ramps),))
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+@pytest.mark.parametrize("strength", [math.nan, math.inf])
+def test_a_strength_that_is_no_number_is_refused(strength):
+    with pytest.raises(ValueError, match=rf"'oil' at steps 0\.\.4: its strength must be a number, got {strength}"):
+        LoraSchedule((LoraEntry({}, strength, 0, 4, "oil"),))
+
+
+@pytest.mark.parametrize(
+    ("windows", "gaps", "end"),
+    [
+        ((), [], 0),
+        (((0, 4),), [], 4),
+        (((2, 4),), [(0, 2)], 4),
+        (((0, 3), (3, 6)), [], 6),
+        (((7, 9), (1, 2), (3, 6)), [(0, 1), (2, 3), (6, 7)], 9),
+    ],
+)
+def test_gaps_and_end(windows, gaps, end):
+    switch = schedule(*windows)
+    assert (switch.gaps(), switch.end) == (gaps, end)
+    of_the_base = [step for step in range(end) if switch.at(step) is None]
+    assert of_the_base == [step for a, b in gaps for step in range(a, b)]

@@ -1,0 +1,77 @@
+"""The chain of styles: what it takes, what it refuses, and its regions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from diffstyler_core.lora_schedule import LoraSchedule
+from diffstyler_core.masks import feather, grow, resize_by_area
+from diffstyler_core.style import Style, add_style, masks_of, regions_of
+
+HALF = torch.zeros(1, 16, 16)
+HALF[..., :8] = 1.0
+
+
+def chain(*masks):
+    styles = ()
+    for i, mask in enumerate(masks):
+        styles = add_style(styles, Style({}, f"prompt {i}", 1.0, mask))
+    return styles
+
+
+def test_a_chain_keeps_its_order_and_changes_nothing_it_was_given():
+    first = chain(HALF)
+    both = add_style(first, Style(LoraSchedule(()), "other", 0.5))
+    assert len(first) == 1
+    assert both[0] is first[0]
+    assert [style.positive for style in both] == ["prompt 0", "other"]
+    assert both[0].mask.shape == (16, 16)
+    assert HALF.shape == (1, 16, 16)
+    assert both[1].mask is None
+    assert both[1].strength == 0.5
+
+
+@pytest.mark.parametrize(("masks", "numbers"), [((None, None), "1 and 2"), ((HALF, None, HALF, None), "2 and 4")])
+def test_a_second_style_without_a_mask_is_refused(masks, numbers):
+    with pytest.raises(ValueError, match=f"styles {numbers} both have no mask"):
+        chain(*masks)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (torch.zeros(2, 4, 4), "a batch of 2"),
+        (torch.full((4, 4), math.nan), "not finite"),
+        (torch.full((4, 4), 2.0), "got 2..2"),
+    ],
+)
+def test_a_bad_mask_is_named_by_its_style(mask, words):
+    with pytest.raises(ValueError, match=f"^mask of style 3.*{words}"):
+        chain(HALF, None, mask)
+
+
+def test_masks_of_any_resolution_and_none_together():
+    styles = chain(HALF, torch.ones(5, 3) * 0.5, None, torch.zeros(64, 64))
+    regions = regions_of(styles, (4, 8), (32, 64))
+    assert regions.styles.shape == (4, 4, 8)
+    assert torch.allclose(regions.styles[:, 0, 0], torch.tensor([2 / 3, 1 / 3, 0.0, 0.0]))
+    assert torch.allclose(regions.styles[:, 0, -1], torch.tensor([0.0, 0.5, 0.5, 0.0]))
+    assert not regions.rest.any()
+
+
+def test_growth_and_feather_come_before_the_means(seed):
+    mask = (torch.rand(64, 64, generator=torch.Generator().manual_seed(seed)) > 0.97).float()
+    regions = regions_of(chain(mask), (8, 8), (64, 64), grow=3, feather=5)
+    assert torch.equal(regions.styles[0], resize_by_area(feather(grow(mask, 3), 5), 8, 8))
+    assert masks_of(chain(mask, None), (8, 8), (64, 64), 3, 5)[1] is None
+
+
+def test_masks_of_an_uncropped_picture_are_cropped_with_it():
+    mask = torch.zeros(70, 77)  # VAE Encode keeps rows 3..67 and columns 2..74
+    mask[3:11, 2:10] = 1.0
+    (share,) = regions_of(chain(mask), (8, 9), (64, 72)).styles
+    assert share[0, 0] == 1
+    assert share.sum() == 1
