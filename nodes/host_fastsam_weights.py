@@ -27,7 +27,7 @@ LAYERS = {
 """The classes a FastSAM file (YOLOv8-seg) is made of, by where they may be named."""
 
 TENSOR_PARTS = ("_rebuild_tensor_v2", "_rebuild_parameter")
-NOTES = ("numpy.", "pathlib.", "_codecs.", "ultralytics.utils.", "ultralytics.yolo.utils.")
+NOTES = ("numpy.", "pathlib.", "_codecs.", "ultralytics.utils.", "ultralytics.yolo.utils.", "torch.nn.modules.loss.")
 """Training notes beside the network (scores, paths, settings, losses): read as Note, which does nothing."""
 
 
@@ -119,7 +119,7 @@ class RestrictedUnpickler(pickle.Unpickler):
             return OrderedDict
         if module in ("builtins", "__builtin__") and name in ("set", "getattr"):
             return set if name == "set" else Maker(method_note)
-        if module == "torch" and (name == "Size" or isinstance(getattr(torch, name, None), torch.dtype)):
+        if module == "torch" and (name in ("Size", "device") or isinstance(getattr(torch, name, None), torch.dtype)):
             return getattr(torch, name)
         if module == "torch._utils" and name in TENSOR_PARTS:
             return Maker(getattr(torch._utils, name))

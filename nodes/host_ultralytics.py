@@ -57,7 +57,7 @@ def ultralytics_at_work() -> Iterator[ModuleType]:
 def _environment() -> Iterator[None]:
     before = dict(os.environ)
     try:
-        os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="False", YOLO_VERBOSE="False", ULTRALYTICS_SAFE_LOAD="1")
+        os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="False", YOLO_VERBOSE="False")
         os.environ.setdefault("YOLO_CONFIG_DIR", str(config_folder()))
         yield
     finally:

@@ -13,6 +13,8 @@ from torch import nn
 FIRES, REACH, STRIDE = 0.8, 40, 8
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def make_network(never: bool = False, always: bool = False):
     """The network; ``never`` finds nothing, ``always`` takes every place for an object."""
     from ultralytics.nn.tasks import SegmentationModel
@@ -20,9 +22,8 @@ def make_network(never: bool = False, always: bool = False):
 
     config = YAML.load(ROOT / "cfg/models/v8/yolov8-seg.yaml")
     network = SegmentationModel({**config, "scales": {"n": [0.01, 0.03, 1024]}, "scale": "n", "nc": 1}, verbose=False)
-    with torch.inference_mode(False), torch.no_grad():
-        _average(network)
-        _fire_on_brightness(network, -30.0 if never else 30.0 if always else None)
+    _average(network)
+    _fire_on_brightness(network, -30.0 if never else 30.0 if always else None)
     network.names, network.task = {0: "object"}, "segment"
     return network.eval()
 

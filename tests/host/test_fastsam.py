@@ -11,7 +11,7 @@ import pytest
 import torch
 from fastsam_bench import DARK, HEIGHT, LEFT, PINK, RIGHT, SCENE, SKY, WIDTH, overlap, picture
 
-pytest_plugins = ("fastsam_bench",)
+pytest_plugins = ("fastsam_fixtures",)
 
 REAL = [
     path
