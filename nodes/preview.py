@@ -106,7 +106,7 @@ class PreviewStyles(io.ComfyNode):
             ],
             outputs=[io.Image.Output("preview", tooltip="The picture with coloured, numbered regions.")],
             hidden=[io.Hidden.unique_id],
-            has_intermediate_output=True,  # its picture and words come back when its result is taken from the cache
+            is_output_node=True,  # it runs when nothing follows it
         )
 
     @classmethod

@@ -28,7 +28,8 @@ from tools.workflow_widgets import WorkflowError
 
 ROOT = Path(__file__).absolute().parent.parent
 BASE = ROOT / ".host" / "base"
-_WINDOWS_OF_STEPS = ("feature_steps", "attention_steps")  # counted in sampling steps: they go along with --steps
+# Counted in sampling steps: they go along with --steps.
+_WINDOWS_OF_STEPS = ("feature_steps", "attention_steps", "start_at_step", "end_at_step")
 _LOADERS = {"LoadImage": "image", "DiffStyler_ExamplePicture": "picture"}  # class -> the input that names the picture
 
 
@@ -108,9 +109,11 @@ def require_checkpoints(api: Api, object_info: dict[str, Any]) -> None:
 
 def apply_options(api: Api, options: Namespace, checkpoint: str | None, client: ComfyClient) -> None:
     """Change the prompt as the command line says. An option that has nothing to act upon is an error."""
-    for title, picture in (("Content picture", options.content), ("Style picture", options.style)):
-        if picture is not None:
-            use_picture(api, title, client.upload_image(picture))
+    use_content(api, options.content, options.mask, client)
+    for number, picture in enumerate(options.style, 1):
+        title = f"Style picture {number}"
+        plain = number == 1 and not find_nodes(api, title)
+        use_picture(api, "Style picture" if plain else title, client.upload_image(picture))
     if options.prompt is not None:
         set_input(api, "Prompt", "text", options.prompt)
     if checkpoint is not None:
@@ -131,6 +134,25 @@ def use_picture(api: Api, title: str, name: str) -> None:
         raise WorkflowError(f"no node is titled {title!r}: this workflow has no place for that picture")
     for node_id in found:
         api[node_id].update(class_type="LoadImage", inputs={"image": name})
+
+
+def use_content(api: Api, content: Path | None, mask: Path | None, client: ComfyClient) -> None:
+    """Load the pictures of one's own. Where a workflow uses the content's mask, another content needs its own."""
+    nodes = find_nodes(api, "Content picture")
+    outputs = [[node_id, 1] for node_id in nodes]
+    masked = [(node, name) for node in api.values() for name, value in node["inputs"].items() if value in outputs]
+    if content is not None:
+        use_picture(api, "Content picture", client.upload_image(content))
+        if masked and mask is None:
+            raise WorkflowError("this workflow styles the content's masked part: give --mask a picture, white there")
+    if mask is None:
+        return
+    if not masked:
+        raise WorkflowError("--mask: this workflow uses no mask of the content picture")
+    loaded = {"image": client.upload_image(mask), "channel": "red"}
+    api["mask"] = {"class_type": "LoadImageMask", "inputs": loaded, "_meta": {"title": "Mask"}}
+    for node, name in masked:
+        node["inputs"][name] = ["mask", 0]
 
 
 def use_steps(api: Api, steps: int) -> None:

@@ -120,3 +120,46 @@ def test_the_sheet_shows_all_pictures_at_one_height(tmp_path):
 def test_a_sheet_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="panels is empty"):
         save_sheet([], tmp_path / "sheet.png")
+
+
+@pytest.fixture
+def regions(api):
+    """A workflow with two style pictures and the content's mask."""
+    api["3"]["_meta"]["title"] = "Style picture 1"
+    api["8"] = node("LoadImage", "Style picture 2", image="ink.png")
+    api["9"] = node("DiffStyler_Style", "Style", mask=["2", 1], strength=1.0)
+    return api
+
+
+@pytest.fixture
+def files(tmp_path):
+    made = {name: tmp_path / f"{name}.png" for name in ("content", "mask", "first", "second")}
+    for path in made.values():
+        path.touch()
+    return {name: str(path) for name, path in made.items()}
+
+
+def test_two_styles_take_their_places(regions, files):
+    apply(regions, "--style", files["first"], "--style", files["second"])
+    assert [regions[i]["inputs"]["image"] for i in ("3", "8")] == ["input/first.png", "input/second.png"]
+    with pytest.raises(WorkflowError, match="'Style picture 3'"):
+        apply(regions, *["--style", files["first"]] * 3)
+
+
+def test_another_content_brings_its_mask(regions, files):
+    with pytest.raises(WorkflowError, match="give --mask"):
+        apply(dict(regions), "--content", files["content"])
+    apply(regions, "--content", files["content"], "--mask", files["mask"])
+    assert regions["mask"]["inputs"] == {"image": "input/mask.png", "channel": "red"}
+    assert regions["9"]["inputs"]["mask"] == ["mask", 0]
+
+
+def test_a_mask_without_a_place_is_an_error(api, files):
+    with pytest.raises(WorkflowError, match="uses no mask"):
+        apply(api, "--mask", files["mask"])
+
+
+def test_the_turns_of_a_schedule_keep_their_share_of_the_steps(api):
+    api["8"] = node("DiffStyler_LoraSwitch", "LoRA Switch Schedule 1", start_at_step=30, end_at_step=50)
+    apply(api, "--steps", "10")
+    assert (api["8"]["inputs"]["start_at_step"], api["8"]["inputs"]["end_at_step"]) == (6, 10)

@@ -14,7 +14,13 @@ def demo_parser(prog: str) -> argparse.ArgumentParser:
         description="Run a workflow of the pack on a real ComfyUI server and save its pictures side by side.",
     )
     parser.add_argument("--content", type=_picture, metavar="FILE", help="the picture to restyle")
-    parser.add_argument("--style", type=_picture, metavar="FILE", help="the picture whose style is learnt")
+    parser.add_argument(
+        "--style", type=_picture, metavar="FILE", action="append", default=[],
+        help="the picture whose style is learnt; a second one for workflows with two styles",
+    )
+    parser.add_argument(
+        "--mask", type=_picture, metavar="FILE", help="white where the (first) style goes, for workflows with a mask"
+    )
     parser.add_argument("--prompt", metavar="TEXT", help="what the result is to show")
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="a checkpoint: a path, or a name in ComfyUI's models/checkpoints"

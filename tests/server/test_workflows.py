@@ -1,0 +1,76 @@
+"""Every bundled workflow on a real server with the demo checkpoint, at a size that takes seconds on a CPU."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.server.small_run import SETTINGS
+from tools.workflow_api import find_nodes, set_input
+
+FILES = sorted((Path(__file__).parents[1] / "workflows").glob("*.json"))
+TURNS = {
+    "LoRA Switch Schedule 1": {"end_at_step": 6},
+    "LoRA Switch Schedule 2": {"start_at_step": 6, "end_at_step": 10},
+}
+WORDS = {
+    "DiffStyler_Style": "style 1: ",
+    "DiffStyler_PreviewStyles": "%",
+    "DiffStyler_LoraSwitch": "at steps 0..6",
+    "DiffStyler_SpatialRamp": "",
+    "DiffStyler_InjectedSampler": "10 steps",
+}
+
+
+def small(file):
+    prompt = json.loads(file.read_text(encoding="utf-8"))
+    for target, inputs in [*SETTINGS.items(), *TURNS.items()]:
+        for name, value in inputs.items() if find_nodes(prompt, target) else ():
+            set_input(prompt, target, name, value)
+    return prompt
+
+
+def pixels(client, image):
+    with Image.open(io.BytesIO(client.image_bytes(image))) as opened:
+        return np.asarray(opened.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_workflow_runs_and_says_what_it_did(client, file):
+    prompt = small(file)
+    result = client.queue(prompt)
+    for kind, words in WORDS.items():
+        for node_id in find_nodes(prompt, kind):
+            assert words in result.text(node_id), (node_id, result.text(node_id))
+    saved = find_nodes(prompt, "SaveImage")
+    assert saved
+    for node_id in saved:
+        (image,) = result.images(node_id)
+        picture = pixels(client, image)
+        assert picture.shape == (64, 64, 3)
+        assert picture.std() > 5
+    for kind in ("DiffStyler_PreviewStyles", "DiffStyler_LoraSwitch"):
+        for node_id in find_nodes(prompt, kind):
+            assert result.images(node_id), f"{kind} shows no picture"
+    again = client.queue(small(file))
+    assert again.cached == set(prompt), "the same prompt again is all cached"
+
+
+def test_outside_the_mask_the_photograph_comes_back(client):
+    """Style in a mask: pasted back, the pixels far from the mask are the content's own, bit for bit."""
+    prompt = small(next(file for file in FILES if "style in a mask" in file.stem))
+    upscale, pasted = find_nodes(prompt, "ImageScale")[0], find_nodes(prompt, "With the original pixels outside")[0]
+    prompt["content"] = {"class_type": "SaveImage", "inputs": {"images": [upscale, 0], "filename_prefix": "content"}}
+    (paste,) = find_nodes(prompt, "DiffStyler_PasteContent")
+    prompt[paste]["inputs"].update(grow=0, feather=0)
+    result = client.queue(prompt)
+    ours, content = (pixels(client, result.images(node)[0]) for node in (pasted, "content"))
+    same = (ours == content).all(-1)
+    assert 0.1 < same.mean() < 0.9
+    assert same[0, 0]
+    assert same[-1, -1]
