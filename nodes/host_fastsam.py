@@ -17,6 +17,7 @@ from .host_fastsam_weights import read_network
 from .host_ultralytics import ultralytics_at_work
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")  # what ultralytics runs on; others fall back to the CPU
+ROOM = 2 * 1024**3  # bytes of device memory that FastSAM-x needs at its usual size
 MOST = 300  # candidates a picture, as in FastSAM's own predictor
 STRIDE = 32
 
@@ -39,6 +40,8 @@ class SegmentFinder:
 
     def find(self, picture: Tensor) -> Segments:
         """picture [H, W, 3] in 0..1 -> its candidates, at its size, on the CPU."""
+        if device_name() != "cpu":
+            comfy.model_management.free_memory(ROOM, comfy.model_management.get_torch_device())
         with ultralytics_at_work(), torch.inference_mode():
             found = self._fastsam.predict(
                 source=[as_bgr(picture)],

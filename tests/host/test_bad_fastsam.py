@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 import os
@@ -144,12 +145,18 @@ EVIL = {
 }
 
 
+@pytest.fixture(scope="module")
+def network(pack):
+    with pack.host_ultralytics.ultralytics_at_work():
+        return bright_fastsam.make_network()
+
+
 @pytest.mark.parametrize("name", EVIL)
 @pytest.mark.parametrize("place", ["beside the network", "instead of it", "inside it"])
-def test_weights_that_act_are_refused_and_do_not_act(fastsam, pack, tmp_path, name, place):
+def test_weights_that_act_are_refused_and_do_not_act(fastsam, pack, network, tmp_path, name, place):
     marker = tmp_path / "it ran"
     with pack.host_ultralytics.ultralytics_at_work():
-        network = bright_fastsam.make_network()
+        network = copy.deepcopy(network)
         evil = EVIL[name](str(marker))
         if place == "inside it":
             network.model[0].evil = evil
