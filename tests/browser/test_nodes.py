@@ -20,6 +20,8 @@ ADVANCED = {
     },
     "DiffStyler_DDIMInvert": {"spacing"},
     "DiffStyler_Capture": {"cross_attention_layers", "precision"},
+    "DiffStyler_LoraSwitch": {"ramp_in", "ramp_out"},
+    "DiffStyler_PreviewStyles": {"mask_grow", "mask_feather"},
     "DiffStyler_InjectedSampler": {"blend"},
 }
 HELP = sorted((Path(__file__).parents[2] / "web" / "docs").glob("*.md"))

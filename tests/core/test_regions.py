@@ -53,6 +53,8 @@ def test_any_shares_sum_to_one_and_keep_their_proportions(seed, with_rest):
         assert torch.allclose(part * total.clamp(min=1), mask, atol=1e-6)
         assert torch.equal(part[total <= 1], mask[total <= 1]), "untouched where nothing overlaps"
     assert all(torch.equal(a, b) for a, b in zip(masks, given, strict=True))
+    assert with_rest or (regions.inside[total >= 1] == 1).all(), "exactly one, so that no content shines through"
+    assert with_rest or (regions.inside[total == 0] == 0).all()
     left = regions.styles[-1] if with_rest else regions.rest
     assert torch.allclose(left, (1 - total).clamp(min=0), atol=1e-6)
     assert not with_rest or not regions.rest.any()
