@@ -60,14 +60,14 @@ class FastSAMMask(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, fastsam_name: str = "", clip_folder: str = NO_FOLDER, **_: Any) -> str:
+    def fingerprint_inputs(cls, fastsam_name: str | None = None, clip_folder: str | None = None, **_: Any) -> str:
         """Changed files are other weights, though their names are the same."""
         try:
-            files = [weights_path(fastsam_name)]
+            files = [weights_path(fastsam_name)] if fastsam_name else []  # None: it comes over a wire
         except ValueError:  # executing says what is wrong
             files = []
-        if clip_folder in (folders := clip_folders()):
-            files += sorted(folders[clip_folder].iterdir())
+        folder = clip_folders().get(clip_folder or NO_FOLDER)
+        files += [] if folder is None else sorted(folder.iterdir())
         return " ".join(f"{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files)
 
     @classmethod

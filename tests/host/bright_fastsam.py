@@ -8,6 +8,7 @@ above half, inside the box.
 from __future__ import annotations
 
 import torch
+import yaml
 from torch import nn
 
 FIRES, REACH, STRIDE = 0.8, 40, 8
@@ -18,9 +19,9 @@ FIRES, REACH, STRIDE = 0.8, 40, 8
 def make_network(never: bool = False, always: bool = False):
     """The network; ``never`` finds nothing, ``always`` takes every place for an object."""
     from ultralytics.nn.tasks import SegmentationModel
-    from ultralytics.utils import ROOT, YAML
+    from ultralytics.utils import ROOT
 
-    config = YAML.load(ROOT / "cfg/models/v8/yolov8-seg.yaml")
+    config = yaml.safe_load((ROOT / "cfg/models/v8/yolov8-seg.yaml").read_text(encoding="utf-8"))
     network = SegmentationModel({**config, "scales": {"n": [0.01, 0.03, 1024]}, "scale": "n", "nc": 1}, verbose=False)
     _average(network)
     _fire_on_brightness(network, -30.0 if never else 30.0 if always else None)
@@ -56,7 +57,7 @@ def _centre(conv):
     conv.weight.zero_()
     size = conv.kernel_size[0]
     places = slice(1, 3) if conv.stride[0] == 2 else slice(size // 2, size // 2 + 1)
-    conv.weight[:, :, places, places] = 1.0 / conv.in_channels / (4 if conv.stride[0] == 2 else 1)
+    conv.weight[:, :, places, places] = 1.0 / conv.weight.shape[1] / (4 if conv.stride[0] == 2 else 1)
     if conv.bias is not None:
         conv.bias.zero_()
 

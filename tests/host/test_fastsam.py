@@ -184,6 +184,7 @@ def test_a_changed_file_is_another_input(fastsam):
     os.utime(fastsam.folder / "bright.pt", ns=(1, 1))
     assert first != fastsam.node.fingerprint_inputs(fastsam_name="bright.pt")
     assert fastsam.node.fingerprint_inputs(fastsam_name="missing.pt") == ""
+    assert fastsam.node.fingerprint_inputs(fastsam_name=None, clip_folder=None) == ""  # both over wires
 
 
 def test_received_pictures_are_not_changed(fastsam):
