@@ -14,6 +14,7 @@ from ..diffstyler_core.attention import Blend
 from ..diffstyler_core.capture import Capture
 from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
 from ..diffstyler_core.plan import InjectionPlan, Mode
+from ..diffstyler_core.presets import CUSTOM, Windows, windows
 from ..diffstyler_core.regions import OUTSIDES, Outside, Regions
 from ..diffstyler_core.style import Styles, regions_of
 from .host_fusion import Branch, LoraAt
@@ -48,23 +49,32 @@ class Settings(NamedTuple):
     outside: Outside = "content"
     mask_grow: int = 0
     mask_feather: int = 0
+    preset: str = CUSTOM
+
+    def windows(self, steps: int) -> Windows:
+        """When and how the content is injected: the preset's own settings, or those of the widgets."""
+        if self.preset != CUSTOM:
+            return windows(self.preset, steps)
+        return Windows(self.feature_steps, self.attention_steps, self.attention_mode, self.blend)
 
 
 def prepare(model: ModelPatcher, features: Capture, settings: Settings) -> Injection:
     """Checks everything that can be checked before the first evaluation. Raises ValueError."""
     trajectory, request = features.trajectory, features.request
     require_family(model, trajectory.family, "features")
+    chosen = settings.windows(trajectory.schedule.steps)
     plan = InjectionPlan(
         trajectory.schedule.steps,
-        settings.feature_steps,
-        settings.attention_steps,
+        chosen.feature_steps,
+        chosen.attention_steps,
         request.feature_sites,
         request.attention_sites,
-        settings.attention_mode,
-        settings.blend,
+        chosen.attention_mode,
+        chosen.blend,
     )
     features.check_covers(plan)
     words = [f"{plan.steps} steps, attention threshold T_a = {plan.threshold:.0f}"]
+    words += [f"preset {settings.preset}: {chosen}"] if settings.preset != CUSTOM else []
     styles = settings.styles
     if styles is None:
         lora = _one_lora(model, settings, plan.steps)

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..diffstyler_core.attention import BLENDS
 from ..diffstyler_core.plan import MODES
+from ..diffstyler_core.presets import CUSTOM, PRESETS
 from ..diffstyler_core.regions import OUTSIDES
 from . import sockets
 from .host_lora import NO_LORA, lora_names
@@ -117,5 +118,13 @@ def added_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Softens the masks' edges over this many pixels to each side.",
             advanced=True,
+        ),
+        io.Combo.Input(
+            "preset",
+            options=[CUSTOM, *PRESETS],
+            default=CUSTOM,
+            optional=True,
+            tooltip="Fills feature_steps, attention_steps, attention_mode and blend for the run's number of steps, and "
+            "says so on the node. custom: the values above. A changed value above is custom again.",
         ),
     ]

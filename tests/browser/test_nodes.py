@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from pathlib import Path
 
@@ -22,8 +23,11 @@ ADVANCED = {
     "DiffStyler_Capture": {"cross_attention_layers", "precision"},
     "DiffStyler_LoraSwitch": {"ramp_in", "ramp_out"},
     "DiffStyler_PreviewStyles": {"mask_grow", "mask_feather"},
-    "DiffStyler_InjectedSampler": {"blend"},
+    "DiffStyler_FastSAMMask": {"clip_folder", "iou", "image_size"},
+    "DiffStyler_InjectedSampler": {"blend", "mask_grow", "mask_feather"},
+    "DiffStyler_InjectedGuider": {"blend", "mask_grow", "mask_feather"},
 }
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
 HELP = sorted((Path(__file__).parents[2] / "web" / "docs").glob("*.md"))
 
 ADD = """type => {
@@ -74,3 +78,25 @@ def test_every_node_has_its_help_page_and_no_page_lacks_its_node(server, ours):
         with urllib.request.urlopen(f"{server.url}/extensions/{PACK}/docs/{file.name}", timeout=60) as answer:
             assert answer.read() == file.read_bytes()
         assert len(file.read_text(encoding="utf-8")) > 200
+
+
+CHOOSE = """async ([workflow, type]) => {
+    await app.loadGraphData(workflow);
+    const node = app.graph.nodes.find(node => node.type === type);
+    const widget = name => node.widgets.find(widget => widget.name === name);
+    const values = () => ['feature_steps', 'attention_steps', 'attention_mode', 'blend'].map(n => widget(n).value);
+    const set = (name, value) => { widget(name).value = value; widget(name).callback(value); };
+    app.graph.nodes.find(node => node.type === 'DiffStyler_DDIMInvert').widgets[0].value = 20;
+    set('preset', 'paper 2024');
+    const chosen = values();
+    set('attention_steps', 3);
+    return [chosen, widget('preset').value, values()];
+}"""
+
+
+def test_a_preset_fills_its_values_and_a_changed_value_is_custom_again(page):
+    workflow = json.loads((WORKFLOWS / "DiffStyler - one style.json").read_text(encoding="utf-8"))
+    chosen, preset, after = page.evaluate(CHOOSE, [workflow, "DiffStyler_InjectedSampler"])
+    assert chosen == [12, 10, "fixed", "qk"]
+    assert preset == "custom"
+    assert after == [12, 3, "fixed", "qk"]

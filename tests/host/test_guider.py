@@ -142,3 +142,16 @@ def test_controls_of_the_host_still_act(scene):
     assert isinstance(
         steps.guider(scene.pack, clone, scene.features, scene.positive, scene.negative)[0], comfy.samplers.CFGGuider
     )
+
+
+@pytest.mark.parametrize("preset", ["paper 2026", "paper 2024", "keep more content", "take more style"])
+def test_a_preset_is_its_values(scene, preset):
+    chosen = scene.pack.core.presets.windows(preset, 4)
+    theirs = scene.sample(lora=scene.loras[0], **chosen._asdict())
+    assert torch.equal(scene.sample(lora=scene.loras[0], preset=preset), theirs)
+    node = scene.pack.sampler.InjectedLoRASampler
+    out = node.execute(
+        model=scene.model, features=scene.features, positive=scene.positive, negative=scene.negative, cfg=1.0,
+        preset=preset, **steps.INJECTION,
+    )  # fmt: skip
+    assert f"preset {preset}: {chosen}" in out.ui["text"][0]
