@@ -20,7 +20,7 @@ def draw_contours(picture: Tensor, masks: Tensor) -> Tensor:
     size = max(12, min(drawn.shape[:2]) // 32)
     kept = [(number, mask) for number, mask in enumerate(masks > 0.5, 1) if mask.any()]
     for number, mask in kept:
-        drawn[outline(mask, max(1, size // 12))] = torch.tensor(colour(number))
+        drawn[outline(mask, max(1, size // 8))] = torch.tensor(colour(number))
     canvas = Image.fromarray((drawn * 255.0).round().clamp(0, 255).to(torch.uint8).numpy())
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size)
     for number, mask in kept:
