@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.server.small_run import SETTINGS
+from tools.comfy_client import PromptError
 from tools.workflow_api import find_nodes, set_input
 
 FILES = sorted((Path(__file__).parents[1] / "workflows").glob("*.json"))
@@ -74,3 +75,33 @@ def test_outside_the_mask_the_photograph_comes_back(client):
     assert 0.1 < same.mean() < 0.9
     assert same[0, 0]
     assert same[-1, -1]
+
+
+ADDED = ("styles", "outside", "mask_grow", "mask_feather", "preset")
+
+
+def test_a_prompt_saved_before_regions_came_is_still_valid(client):
+    """Inputs are only ever added, and those that were added may be missing."""
+    prompt = small(next(file for file in FILES if file.stem.endswith("one style")))
+    (sampler,) = find_nodes(prompt, "DiffStyler_InjectedSampler")
+    prompt[sampler]["inputs"] = {k: v for k, v in prompt[sampler]["inputs"].items() if k not in ADDED}
+    result = client.queue(prompt)
+    assert result.images(find_nodes(prompt, "SaveImage")[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"Style 1: the subject": {"strength": 9.0}}, "strength"),
+        ({"DiffStyler_InjectedSampler": {"outside": "blur"}}, "outside"),
+        ({"DiffStyler_InjectedSampler": {"mask_feather": -1}}, "mask_feather"),
+        ({"DiffStyler_InjectedSampler": {"preset": "paper 1999"}}, "preset"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_the_run(client, changes, words):
+    prompt = small(next(file for file in FILES if "two masks" in file.stem))
+    for target, inputs in changes.items():
+        for name, value in inputs.items():
+            set_input(prompt, target, name, value)
+    with pytest.raises(PromptError, match=words):
+        client.queue(prompt)
