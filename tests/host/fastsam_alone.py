@@ -72,7 +72,11 @@ def main():
         "registered": registered,
         "telemetry": sys.modules["ultralytics.utils.events"].events.enabled,
         "threads": threading.active_count() - threads,
-        "files": sorted(str(path.relative_to(Path.home())) for path in Path.home().rglob("*") if not path.is_dir() or not any(path.iterdir())),
+        "files": sorted(
+            str(path.relative_to(Path.home()))
+            for path in Path.home().rglob("*")
+            if not path.is_dir() or not any(path.iterdir())
+        ),
     }
     print(json.dumps(result))  # noqa: T201 - this is what the test reads
 

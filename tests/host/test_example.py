@@ -17,7 +17,9 @@ def test_the_pictures_and_their_masks_fit(pack):
         assert 0.0 <= image.min() < image.max() <= 1.0
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("astronaut", 0.3, 0.6), ("coffee", 0.3, 0.8), ("chelsea", 1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("astronaut", 0.3, 0.6), ("coffee", 0.3, 0.8), ("chelsea", 1.0, 1.0)]
+)
 def test_a_mask_covers_the_subject(pack, name, low, high):
     _, mask = pack.example.ExamplePicture.execute(f"content_{name}.jpg").args
     assert low <= mask.mean() <= high

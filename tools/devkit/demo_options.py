@@ -15,7 +15,11 @@ def demo_parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--content", type=_picture, metavar="FILE", help="the picture to restyle")
     parser.add_argument(
-        "--style", type=_picture, metavar="FILE", action="append", default=[],
+        "--style",
+        type=_picture,
+        metavar="FILE",
+        action="append",
+        default=[],
         help="the picture whose style is learnt; a second one for workflows with two styles",
     )
     parser.add_argument(
