@@ -15,9 +15,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
-from tools.comfy_client import Api, ComfyClient, ImageRef, Progress, PromptError, PromptInterrupted, PromptResult
+from tools.comfy_client import Api, ComfyClient, Progress, PromptError, PromptInterrupted, PromptResult
 from tools.comfy_server import ComfyServer, ServerFailed, pack_problems
-from tools.demo_sheet import Panel, save_sheet
+from tools.demo_panels import panels_of
+from tools.demo_sheet import save_sheet
 from tools.devkit.base import PACK, prepare_base
 from tools.devkit.console import Failure, StatusLine, duration, say
 from tools.devkit.demo_options import demo_parser
@@ -30,7 +31,6 @@ ROOT = Path(__file__).absolute().parent.parent
 BASE = ROOT / ".host" / "base"
 # Counted in sampling steps: they go along with --steps.
 _WINDOWS_OF_STEPS = ("feature_steps", "attention_steps", "start_at_step", "end_at_step")
-_LOADERS = {"LoadImage": "image", "DiffStyler_ExamplePicture": "picture"}  # class -> the input that names the picture
 
 
 def main(arguments: list[str]) -> int:
@@ -210,36 +210,10 @@ class _Shown:
 def save_pictures(client: ComfyClient, api: Api, result: PromptResult, folder: Path) -> list[Path]:
     """The pictures that came in and out, each by its title, and all of them side by side. -> the files, sheet first"""
     folder.mkdir(parents=True, exist_ok=True)
-    panels = [*_sources(client, api), *_results(client, api, result)]
-    order = ("Content picture", "Style picture", "VAE reconstruction")
-    panels.sort(key=lambda panel: order.index(panel.label) if panel.label in order else len(order))
+    panels = panels_of(client, api, result)
     sheet = folder / "side by side.png"
     save_sheet(panels, sheet)
     return [sheet, *(panel.save(folder) for panel in panels)]
-
-
-def _sources(client: ComfyClient, api: Api) -> list[Panel]:
-    panels = []
-    for node in api.values():
-        name = node["inputs"].get(_LOADERS.get(node["class_type"], ""))
-        if name is None:
-            continue
-        own = ROOT / "demo" / "pictures" / name
-        uploaded = ImageRef(name, "", "input")
-        data = client.image_bytes(uploaded) if node["class_type"] == "LoadImage" else own.read_bytes()
-        panels.append(Panel(node["_meta"]["title"], data))
-    return panels
-
-
-def _results(client: ComfyClient, api: Api, result: PromptResult) -> list[Panel]:
-    panels = []
-    for node_id in sorted(result.outputs, key=lambda key: (len(key), key)):
-        images = result.images(node_id)
-        title = api.get(node_id, {}).get("_meta", {}).get("title", node_id)
-        for number, image in enumerate(images, 1):
-            label = title if len(images) == 1 else f"{title} {number}"
-            panels.append(Panel(label, client.image_bytes(image)))
-    return panels
 
 
 def report(api: Api, result: PromptResult, files: list[Path]) -> None:

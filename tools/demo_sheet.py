@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 _GAP = 12
 _LABEL = 34
+_FOOTER = 18
 _MIN_HEIGHT = 256
 
 
@@ -30,7 +31,7 @@ class Panel:
         return path
 
 
-def save_sheet(panels: Sequence[Panel], path: Path) -> None:
+def save_sheet(panels: Sequence[Panel], path: Path, footer: str = "") -> None:
     """One row of pictures, all as high as the lowest of them (256 at least), each with its label above."""
     if not panels:
         raise ValueError("panels is empty: the workflow has no picture that could be shown; end it with Save Image")
@@ -38,12 +39,23 @@ def save_sheet(panels: Sequence[Panel], path: Path) -> None:
     height = max(_MIN_HEIGHT, min(picture.height for picture in pictures))
     sized = [picture.resize((round(picture.width * height / picture.height), height)) for picture in pictures]
     width = sum(picture.width for picture in sized) + _GAP * (len(sized) + 1)
-    sheet = Image.new("RGB", (width, height + _LABEL + 2 * _GAP), "white")
+    foot = _FOOTER if footer else 0
+    sheet = Image.new("RGB", (width, height + _LABEL + 2 * _GAP + foot), "white")
     draw = ImageDraw.Draw(sheet)
     left = _GAP
     for panel, picture in zip(panels, sized, strict=True):
         draw.text((left, _GAP), panel.label, fill="black", font=ImageFont.load_default(18))
         sheet.paste(picture, (left, _GAP + _LABEL))
         left += picture.width + _GAP
+    if footer:
+        draw.text((_GAP, sheet.height - foot - 2), footer, fill="dimgray", font=ImageFont.load_default(12))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    sheet.save(path, optimize=True)
+
+
+def save_thumbnail(panels: Sequence[Panel], path: Path, side: int = 256) -> None:
+    """Squares side by side as a JPEG, for the template browser."""
+    thumbnail = Image.new("RGB", (side * len(panels), side))
+    for i, panel in enumerate(panels):
+        thumbnail.paste(ImageOps.fit(panel.picture(), (side, side), Image.Resampling.LANCZOS), (i * side, 0))
+    thumbnail.save(path, quality=88)

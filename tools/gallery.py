@@ -1,0 +1,128 @@
+"""`dev.py gallery`: the README's and the workflows' pictures, made by the shipped code and checkpoint.
+
+Every sheet is one workflow as it is shipped, run on a real server; under it stand the command, the seed and the time.
+Runs under the Python of ComfyUI's environment; tools/dev.py starts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
+
+from tools.comfy_client import Api, ComfyClient, PromptResult
+from tools.comfy_server import ComfyServer, ServerFailed
+from tools.demo import BASE, ROOT, read_workflow, require_pack, run_prompt
+from tools.demo_panels import panels_of
+from tools.demo_sheet import Panel, save_sheet, save_thumbnail
+from tools.devkit.base import prepare_base
+from tools.devkit.console import Failure, duration, say
+from tools.devkit.process import interrupts_on_terminate
+from tools.workflow_api import find_nodes, to_api
+from tools.workflow_widgets import WorkflowError
+
+GALLERY = ROOT / "demo" / "gallery"
+SWITCHES = ("LoRA Switch Schedule 1", "LoRA Switch Schedule 2")
+
+
+class Entry(NamedTuple):
+    """One sheet. swapped: also the run with the two LoRAs in the other order."""
+
+    workflow: str
+    swapped: bool = False
+
+
+SHEETS = {
+    "one-style": Entry("DiffStyler - one style"),
+    "style-in-a-mask": Entry("DiffStyler - style in a mask"),
+    "two-masks": Entry("DiffStyler - two styles, two masks"),
+    "two-by-steps": Entry("DiffStyler - two styles by steps", swapped=True),
+    "smooth-blend": Entry("DiffStyler - smooth blend of two styles"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    interrupts_on_terminate()
+    parser = argparse.ArgumentParser(prog="dev.py gallery", description=__doc__)
+    parser.add_argument("sheets", nargs="*", choices=[[], *SHEETS], metavar="SHEET", help=", ".join(SHEETS))
+    parser.add_argument("--output", type=Path, default=GALLERY, help="folder of the sheets (demo/gallery)")
+    options = parser.parse_args(arguments)
+    prepare_base(BASE, ROOT)
+    log = ROOT / ".host" / "logs" / "gallery-server.log"
+    comfyui = Path(os.environ["COMFYUI_PATH"])
+    with ComfyServer(comfyui, base_directory=BASE, extra_args=("--disable-api-nodes",), log_path=log) as server:
+        info = server.client.object_info()
+        require_pack(server, info)
+        for name in options.sheets or SHEETS:
+            entry = SHEETS[name]
+            say(f"\n{entry.workflow}")
+            api = to_api(read_workflow(entry.workflow), info)
+            make_sheet(server.client, api, entry, options.output / f"{name}.png")
+    return 0
+
+
+def make_sheet(client: ComfyClient, api: Api, entry: Entry, path: Path) -> None:
+    """Runs the prompt, and saves the sheet and the workflow's thumbnail."""
+    result = run_prompt(client, api)
+    panels, times = panels_of(client, api, result), [cost(api, result)]
+    save_thumbnail(shown(panels), ROOT / "workflows" / f"{entry.workflow}.jpg")
+    if entry.swapped:
+        other = swapped(api)
+        again = run_prompt(client, other)
+        last = shown(panels_of(client, other, again))[-1:]
+        panels = [panel for panel in panels if panel.label != SWITCHES[0]]  # the second's chart shows both turns
+        panels = renamed(panels, in_order(api)) + renamed(last, in_order(other))
+        times.append(cost(other, again))
+    command = f"python3 tools/dev.py gallery {path.stem}"
+    device = f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores"
+    save_sheet(panels, path, f"{command}   seed 0, {', '.join(times)} ({device})")
+    say(f"  {path}")
+
+
+def cost(api: Api, result: PromptResult) -> str:
+    """The time of one picture, and how much of it went into training."""
+    training = sum(result.node_seconds.get(node, 0.0) for node in find_nodes(api, "DiffStyler_TrainStyleLoRA"))
+    return f"{duration(result.seconds)}, training {duration(training)} of it"
+
+
+def shown(panels: list[Panel]) -> tuple[Panel, Panel]:
+    """The content and the result."""
+    content = next(panel for panel in panels if panel.label == "Content picture")
+    return content, next(panel for panel in panels if panel.label == "Result")
+
+
+def swapped(api: Api) -> Api:
+    """The same prompt with the two LoRAs, their strengths and names in the other order."""
+    other = copy.deepcopy(api)
+    first, second = (find_nodes(other, title)[0] for title in SWITCHES)
+    for name in ("lora", "strength", "name"):
+        a, b = other[first]["inputs"], other[second]["inputs"]
+        a[name], b[name] = b[name], a[name]
+    return other
+
+
+def in_order(api: Api) -> str:
+    """'A, then B' of a prompt with two turns."""
+    return ", then ".join(api[find_nodes(api, title)[0]]["inputs"]["name"] for title in SWITCHES)
+
+
+def renamed(panels: Sequence[Panel], label: str) -> list[Panel]:
+    """The panels, the result under a label of its own."""
+    return [Panel(label, panel.data) if panel.label == "Result" else panel for panel in panels]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (Failure, WorkflowError, ServerFailed) as error:
+        sys.stderr.write(f"\n{error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:  # the server is stopped by now
+        sys.exit(130)
