@@ -52,7 +52,7 @@ def principal_components(vectors: Tensor, count: int = 3) -> Components:
 
 
 def _eigen(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """(eigenvalues, eigenvectors in rows [.., C]) of the scatter matrix, descending, through the smaller Gram matrix."""
+    """(eigenvalues, eigenvectors in rows [.., C]) of the scatter matrix, largest first, by the smaller Gram matrix."""
     rows, columns = centred.shape
     if columns <= rows:
         values, vectors = torch.linalg.eigh(centred.T @ centred)

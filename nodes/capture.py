@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ from ..diffstyler_core.trajectory import Trajectory
 from . import host_text, sockets
 from .host_inputs import Conditioning, one_conditioning
 from .host_model import identity, layout_of, require_family
-from .host_sampling import SourceGuider, run_guider, to_exploding
+from .host_sampling import SourceGuider, denoise_content, run_guider, to_exploding
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -75,9 +74,7 @@ def capture_run(
             for step in range(request.steps()):
                 sites = request.sites_at(step)
                 guider.tap = recorder = Recorder(frozenset(sites), keeper(dtype))
-                sigma = schedule.sigma(schedule.timesteps[step])
-                z = trajectory.latents[step].to(x)
-                x0 = denoise(z * math.sqrt(1.0 + sigma**2), torch.full((1,), sigma, device=x.device))
+                x0 = denoise_content(denoise, trajectory, step, x)
                 yield flatten(recorder.taken, sites)
                 on_step(step, request.steps(), x0)
 

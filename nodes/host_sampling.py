@@ -22,9 +22,11 @@ from ..diffstyler_core.plan import InjectionPlan
 from ..diffstyler_core.schedule import NoiseSchedule
 from ..diffstyler_core.sites import Site
 from ..diffstyler_core.taps import Injector, Recorder, SiteTensors, Tap
+from ..diffstyler_core.trajectory import Trajectory
 from .host_forward import Options, options_for
 from .host_fusion import Branch, fusing_options
 from .host_inputs import Conditioning
+from .host_lora import ForwardLora
 
 Run = Callable[[Denoiser, Tensor, OnStep], Tensor]
 """A core loop: (model, start latent in the host's scale, progress) -> resulting latent."""
@@ -62,10 +64,11 @@ class RunSampler(comfy.samplers.Sampler):
 class SourceGuider(comfy.samplers.CFGGuider):
     """One conditioning, no guidance, exactly one UNet row per evaluation.
 
-    ``tap``, when set, listens to every evaluation. A guider lives for one run.
+    ``tap``, when set, listens to every evaluation; ``lora``, when set, acts in it. A guider lives for one run.
     """
 
     tap: Tap | None = None
+    lora: ForwardLora | None = None
 
     def set_source(self, conditioning: Conditioning) -> None:
         """The conditioning that the content is predicted with."""
@@ -73,7 +76,7 @@ class SourceGuider(comfy.samplers.CFGGuider):
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
         """The denoised x0 for the one conditioning."""
-        options = options_for(model_options, self.tap)
+        options = options_for(model_options, self.tap, [self.lora])
         return comfy.samplers.calc_cond_batch(self.inner_model, [self.conds["positive"]], x, timestep, options)[0]
 
 
@@ -153,6 +156,13 @@ def run_guider(
     callback = latent_preview.prepare_callback(guider.model_patcher, steps)
     noise = torch.zeros_like(latent)
     return guider.sample(noise, latent, RunSampler(run), sigmas_of(schedule), callback=callback, disable_pbar=True)
+
+
+def denoise_content(denoise: Denoiser, trajectory: Trajectory, step: int, like: Tensor) -> Tensor:
+    """x0 [1, C, H, W] of one evaluation of the content at (z_t, t) of a step, on the device of ``like``."""
+    sigma = trajectory.schedule.sigma(trajectory.schedule.timesteps[step])
+    x = trajectory.latents[step].to(like) * math.sqrt(1.0 + sigma**2)
+    return denoise(x, torch.full((1,), sigma, device=like.device))
 
 
 def to_exploding(z: Tensor, schedule: NoiseSchedule) -> Tensor:

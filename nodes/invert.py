@@ -10,43 +10,14 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ..diffstyler_core import ddim
-from ..diffstyler_core.ddim import Denoiser, OnStep
-from ..diffstyler_core.schedule import SPACINGS, NoiseSchedule, Spacing
-from ..diffstyler_core.trajectory import Trajectory, invert, psnr
+from ..diffstyler_core.schedule import SPACINGS, Spacing
+from ..diffstyler_core.trajectory import psnr
 from . import host_text, sockets
 from .host_inputs import Conditioning, one_conditioning, one_latent
-from .host_model import family_of, identity, schedule_of
-from .host_sampling import SourceGuider, run_guider, to_exploding, to_preserving
+from .host_inversion import invert_latent, reconstruct_latent
+from .host_model import schedule_of
 
 NOT_RECONSTRUCTED = "DDIM Invert: the reconstruction output is used, but reconstruct is off. Switch it on."
-
-
-def invert_latent(
-    model: ModelPatcher, latent: Tensor, conditioning: Conditioning, schedule: NoiseSchedule, refinements: int
-) -> tuple[Trajectory, Tensor]:
-    """(trajectory, x_T as a LATENT's samples that KSampler continues from without adding noise)."""
-    kept: list[Trajectory] = []
-
-    def run(denoise: Denoiser, z: Tensor, on_step: OnStep) -> Tensor:
-        kept.append(invert(denoise, z, schedule, refinements, on_step, family_of(model), identity(conditioning)))
-        return to_exploding(kept[0].noise.to(z), schedule)
-
-    guider = SourceGuider(model)
-    guider.set_source(conditioning)
-    x_T = run_guider(guider, latent, run, schedule, len(schedule.ascent()))
-    return kept[0], x_T
-
-
-def reconstruct_latent(model: ModelPatcher, x_T: Tensor, conditioning: Conditioning, schedule: NoiseSchedule) -> Tensor:
-    """The content sampled back from x_T with its own conditioning and no guidance. S evaluations."""
-
-    def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
-        return ddim.sample(denoise, to_preserving(x, schedule), schedule, on_step)
-
-    guider = SourceGuider(model)
-    guider.set_source(conditioning)
-    return run_guider(guider, x_T, run, schedule, schedule.steps)
 
 
 class DDIMInvert(io.ComfyNode):
