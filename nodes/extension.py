@@ -6,12 +6,15 @@ from .capture import CaptureFeatures
 from .demo_model import register_demo_model
 from .example import ExamplePicture
 from .fastsam import FastSAMMask
+from .feature_pca import FeaturePCA
+from .feature_similarity import FeatureSimilarity
 from .guider import InjectedLoRAGuider
 from .host_fastsam_weights import register_fastsam_folder
 from .invert import DDIMInvert
 from .paste import PasteContent
 from .preview import PreviewStyles
 from .ramp import SpatialRampMask
+from .reconstruction import ReconstructionReport
 from .sampler import InjectedLoRASampler
 from .style import StyleNode
 from .switch import LoraSwitch
@@ -41,4 +44,7 @@ class DiffStylerExtension(ComfyExtension):
             PasteContent,
             ExamplePicture,
             FastSAMMask,
+            FeaturePCA,
+            FeatureSimilarity,
+            ReconstructionReport,
         ]
