@@ -19,8 +19,10 @@ from .host_drawing import INK, fit_text, font, to_image, to_picture
 from .host_features import ANALYSIS, Wired, feature_inputs, look
 from .host_inputs import Conditioning
 
-TILE, GAP, LABELS, TOP, END = 288, 8, 136, 44, 44
-FOOT = "per layer one basis and one range of colours for all columns"
+TILE, GAP, LABELS, TOP, END = 288, 8, 136, 44, 68
+LEAST = 104
+"""Height of a row that its three words need."""
+FOOT = ("one basis and one range of colours", "per layer, for all columns; %: variance shown")
 
 
 class LayerPicture(NamedTuple):
@@ -46,20 +48,22 @@ def layer_picture(layer: int, features: list[Tensor]) -> LayerPicture:
 def draw_layers(names: list[str], rows: list[LayerPicture]) -> Tensor:
     """IMAGE [1, H, W, 3]: a row for each layer, a column for each model. Features' pixels are shown as squares."""
     height, width = rows[0].tiles[0].shape[:2]
-    tall = round(TILE * height / width)
-    size = (LABELS + (TILE + GAP) * max(len(names), 2), TOP + (tall + GAP) * len(rows) + END)
+    tall = max(1, round(TILE * height / width))
+    down = max(tall, LEAST) + GAP
+    size = (LABELS + (TILE + GAP) * len(names), TOP + down * len(rows) + END)
     page = Image.new("RGB", size, PAGE)
     draw = ImageDraw.Draw(page)
     for column, name in enumerate(names):
         at = (LABELS + (TILE + GAP) * column + TILE / 2, TOP / 2)
         draw.text(at, fit_text(draw, name, LETTERS, TILE), INK, font(LETTERS), anchor="mm")
     for number, row in enumerate(rows):
-        top = TOP + (tall + GAP) * number
+        top = TOP + down * number + (down - GAP - tall) // 2
         _label(draw, row, top + tall / 2)
         for column, tile in enumerate(row.tiles):
             drawn = to_picture(tile).resize((TILE, tall), Image.Resampling.NEAREST)
             page.paste(drawn, (LABELS + (TILE + GAP) * column, top))
-    draw.text((LABELS, size[1] - END / 2), fit_text(draw, FOOT, 20, size[0] - LABELS), INK, font(20), anchor="lm")
+    for number, words in enumerate(FOOT):
+        draw.text((14, size[1] - END + 6 + 28 * number), fit_text(draw, words, 20, size[0] - 28), INK, font(20))
     return to_image(page)
 
 

@@ -66,8 +66,8 @@ def draw_similarities(compared: list[Compared], t: int) -> Tensor:
     for index, (name, found) in enumerate(compared):
         colour = colour_of(index)
         pixels, whole = (tuple((layers.index(k), s[i]) for k, s in found.items()) for i in (0, 1))
-        lines.append(Line(f"{name}, per pixel", pixels, colour, f"{_mean(pixels):.4f}"))
-        lines.append(Line(f"{name}, as one vector", whole, colour, f"{_mean(whole):.4f}", joined=False))
+        lines.append(Line(f"{name}, per pixel", pixels, colour, f"mean {_mean(pixels):.4f}"))
+        lines.append(Line(f"{name}, as one vector", whole, colour, f"mean {_mean(whole):.4f}", joined=False))
     marks = tuple((float(at), str(layer)) for at, layer in enumerate(layers))
     heights = linear_heights(values, 1.0, 0.01)
     return draw_plot(Plot(tuple(lines), marks, "decoder layer", f"cosine similarity to base, t = {t}", heights))

@@ -114,8 +114,13 @@ def _draw_line(draw: ImageDraw.ImageDraw, plot: Plot, line: Line) -> None:
     drawn = [(plot.x(x), plot.y(v)) for x, v in line.points if math.isfinite(v) and (v > 0 or not plot.log)]
     if line.joined and len(drawn) > 1:
         draw.line(drawn, line.colour, 4, joint="curve")
-    for x, y in drawn if len(drawn) <= 12 or not line.joined else ():
+    for x, y in drawn if _dotted(line) else ():
         _draw_dot(draw, x, y, line)
+
+
+def _dotted(line: Line) -> bool:
+    """Many points that are joined get no dots."""
+    return not line.joined or len(line.points) <= 12
 
 
 def _draw_dot(draw: ImageDraw.ImageDraw, x: float, y: float, line: Line) -> None:
@@ -130,7 +135,8 @@ def _draw_legend(draw: ImageDraw.ImageDraw, plot: Plot) -> None:
         y = TOP + PLOT + AXIS + ROW * number + ROW / 2
         if line.joined:
             draw.line((LEFT - 30, y, LEFT + 10, y), line.colour, 4)
-        _draw_dot(draw, LEFT - 10, y, line)
+        if _dotted(line):
+            _draw_dot(draw, LEFT - 10, y, line)
         draw.text((WIDTH - RIGHT, y), line.value, INK, font(LETTERS), anchor="rm")
         room = WIDTH - RIGHT - LEFT - 40 - draw.textlength(line.value, font(LETTERS))
         draw.text((LEFT + 24, y), fit_text(draw, line.name, LETTERS, room), INK, font(LETTERS), anchor="lm")

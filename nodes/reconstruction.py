@@ -76,15 +76,15 @@ def describe(reports: list[Report]) -> str:
 
 
 def draw_reports(reports: list[Report]) -> Tensor:
-    """IMAGE [1, H, W, 3]: distances over the steps on a logarithmic axis."""
+    """IMAGE [1, H, W, 3]: distances over the steps on a logarithmic axis. Level 0, where both start, is left out."""
     steps = len(reports[0].distances) - 1
     lines = tuple(
-        Line(r.name, tuple((float(level), d) for level, d in enumerate(r.distances)), colour_of(i), f"{r.psnr:.1f} dB")
+        Line(r.name, tuple(enumerate(r.distances))[1:], colour_of(i), f"PSNR {r.psnr:.1f} dB")
         for i, r in enumerate(reports)
     )
     apart = tick_step(steps)
     marks = [*range(0, steps - apart // 2, apart), steps]
-    heights = log_heights([d for r in reports for d in r.distances])
+    heights = log_heights([d for r in reports for d in r.distances[1:]])
     words = tuple((float(mark), str(mark)) for mark in marks)
     across = f"sampling step (0: noise, {steps}: picture)"
     return draw_plot(Plot(lines, words, across, "distance from the inversion's path, relative", heights, log=True))
