@@ -118,14 +118,14 @@ def _sites(wired: Wired) -> tuple[Site, ...]:
 
 
 def _columns(wired: Wired) -> dict[str, tuple[ModelPatcher, ForwardLora | None]]:
-    """Every model to evaluate under its name, checked to fit."""
+    """Every model to evaluate under its name, checked to fit. The second one last: the host loads each only once."""
     columns: dict[str, tuple[ModelPatcher, ForwardLora | None]] = {"base": (wired.model, None)}
-    if wired.second_model is not None:
-        require_family(wired.second_model, wired.trajectory.family, "trajectory, as second_model sees it,")
-        columns["second model"] = (wired.second_model, None)
     if wired.lora is not None:
         lora = ForwardLora(wired.model, wired.lora, wired.lora_strength, "lora")
         columns[f"LoRA x {wired.lora_strength:g}"] = (wired.model, lora if wired.lora_strength != 0.0 else None)
+    if wired.second_model is not None:
+        require_family(wired.second_model, wired.trajectory.family, "trajectory, as second_model sees it,")
+        columns["second model"] = (wired.second_model, None)
     return columns
 
 

@@ -54,8 +54,8 @@ def test_a_lora_acts_as_the_hosts_own_loader_makes_it(pack, seed, measured, kind
     s = ab.scene(pack, seed, kind)
     patched = ab.loaded(s.model, s.lora, 0.7)
     looked = ab.looked(pack, s, lora=s.lora, lora_strength=0.7, second_model=patched, layers="1-3")
-    base, second, forward = looked.columns.values()
-    assert list(looked.columns) == ["base", "second model", "LoRA x 0.7"]
+    base, forward, second = looked.columns.values()
+    assert list(looked.columns) == ["base", "LoRA x 0.7", "second model"]
     gap = max((second[layer] - forward[layer]).abs().max().item() for layer in base)
     effect = min((base[layer] - forward[layer]).abs().max().item() for layer in (2, 3))
     measured("LoRA in the forward pass against patched weights", gap, at_most=1e-3)
