@@ -89,7 +89,8 @@ def make_sheet(client: ComfyClient, api: Api, entry: Entry, path: Path) -> None:
 def cost(api: Api, result: PromptResult) -> str:
     """The time of one picture, and how much of it went into training."""
     training = sum(result.node_seconds.get(node, 0.0) for node in find_nodes(api, "DiffStyler_TrainStyleLoRA"))
-    return f"{duration(result.seconds)}, training {duration(training)} of it"
+    trained = f"training {duration(training)} of it" if training >= 1.0 else "its LoRAs trained earlier"
+    return f"{duration(result.seconds)}, {trained}"
 
 
 def shown(panels: list[Panel]) -> tuple[Panel, Panel]:
