@@ -37,7 +37,7 @@ def directions() -> Tensor:
     Their squares sum to 31/3 in every direction, so a shift of all colours weighs the same whichever way it goes.
     """
     golden = (1 + math.sqrt(5)) / 2
-    corners = [(0.0, s, t * golden) for s, t in itertools.product((1, -1), repeat=2)]
+    corners = [(0.0, s, t * golden) for s, t in itertools.product((1.0, -1.0), repeat=2)]
     corners = [(p[i], p[(i + 1) % 3], p[(i + 2) % 3]) for p in corners for i in range(3)]
     points = torch.tensor(corners, dtype=torch.float64)
     near = torch.cdist(points, points) < 2.01

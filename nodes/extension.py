@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .capture import CaptureFeatures
+from .compare import CompareImages
 from .demo_model import register_demo_model
 from .example import ExamplePicture
 from .fastsam import FastSAMMask
@@ -10,6 +11,7 @@ from .feature_pca import FeaturePCA
 from .feature_similarity import FeatureSimilarity
 from .guider import InjectedLoRAGuider
 from .host_fastsam_weights import register_fastsam_folder
+from .host_metric_files import register_metric_folders
 from .invert import DDIMInvert
 from .paste import PasteContent
 from .preview import PreviewStyles
@@ -25,9 +27,10 @@ class DiffStylerExtension(ComfyExtension):
     """The DiffStyler pack."""
 
     async def on_load(self) -> None:
-        """Makes the demo checkpoint loadable by the stock Load Checkpoint node, and models/fastsam a model folder."""
+        """Makes the demo checkpoint loadable by the stock Load Checkpoint node, and adds the pack's model folders."""
         register_demo_model()
         register_fastsam_folder()
+        register_metric_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
@@ -47,4 +50,5 @@ class DiffStylerExtension(ComfyExtension):
             FeaturePCA,
             FeatureSimilarity,
             ReconstructionReport,
+            CompareImages,
         ]

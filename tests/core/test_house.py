@@ -16,7 +16,10 @@ NODES = sorted((ROOT / "nodes").rglob("*.py"))
 SOURCES = [ROOT / "__init__.py", *CORE, *NODES]
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "latent_preview", "server", "nodes"}
 CORE_MAY_USE = {"torch", "safetensors", "einops"}
-LAZY = {"peft", "ultralytics", "transformers", "diffusers", "lpips", "torchvision", "skimage", "sklearn", "scipy"}
+LAZY = {
+    "peft", "ultralytics", "transformers", "diffusers", "lpips", "torchvision", "skimage", "sklearn", "scipy",
+    "torchmetrics", "torch_fidelity",
+}  # fmt: skip
 
 
 def imports(path: Path) -> list[tuple[str, int, bool]]:

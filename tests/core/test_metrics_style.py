@@ -144,7 +144,7 @@ def test_textures_of_crops_of_one_noise_are_close(seed):
     a, other = noise(seed, 256, 256), noise(seed + 1, 256, 192)
     assert texture_distance(a, other) < 0.1
     smooth = torch.nn.functional.avg_pool2d(other.movedim(-1, 0), 5, 1, 2).movedim(0, -1)
-    assert texture_distance(a, smooth) > 0.4
+    assert texture_distance(a, smooth) > 0.3
 
 
 def test_texture_in_a_rectangle_is_that_of_the_crop(seed):
