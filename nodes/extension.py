@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .capture import CaptureFeatures
 from .compare import CompareImages
 from .demo_model import register_demo_model
+from .evaluate_set import EvaluateSet
 from .example import ExamplePicture
 from .fastsam import FastSAMMask
 from .feature_pca import FeaturePCA
@@ -51,4 +52,5 @@ class DiffStylerExtension(ComfyExtension):
             FeatureSimilarity,
             ReconstructionReport,
             CompareImages,
+            EvaluateSet,
         ]

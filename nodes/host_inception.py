@@ -14,6 +14,8 @@ from ..diffstyler_core.metrics import NotAvailable
 from .host_metrics_library import library, read_weights, to_device
 
 FEATURES = 2048
+LEAST = 75
+"""Pixels on each side that ArtFID's network needs; the standard one scales all pictures."""
 
 
 class Inception:
@@ -31,8 +33,10 @@ class Inception:
         """[2048] of a picture [H, W, 3] in 0..1.
 
         ArtFID's network takes it as it is (art-fid's own code); the standard one scales it to 299 x 299 as the
-        original did, from 8-bit values (torch-fidelity's).
+        original did, from 8-bit values (torch-fidelity's). Raises NotAvailable for pictures too small for the first.
         """
+        if self._art and min(picture.shape[:2]) < LEAST:
+            raise NotAvailable(f"{self.name} needs {LEAST} pixels on each side, got {min(picture.shape[:2])}")
         pixels = picture.to(self._device, torch.float32).movedim(-1, 0)[None]
         net: Any = to_device(self._net, self._device)
         found = net(pixels) if self._art else net((255.0 * pixels).round().clamp(0, 255).to(torch.uint8))[0]

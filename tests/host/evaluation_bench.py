@@ -48,3 +48,27 @@ def save_backbone(path: Path, kind: str = "alexnet") -> None:
     torch.manual_seed(0)
     with torch.inference_mode(False):
         torch.save(getattr(torchvision.models, kind)(weights=None).state_dict(), path)
+
+
+def lpips_by_hand(path: Path, kind: str, a: torch.Tensor, b: torch.Tensor) -> float:
+    """LPIPS as its paper has it, over torchvision's own network and the linear weights that torchmetrics carries."""
+    import torchmetrics.functional.image.lpips as module
+    import torchvision
+
+    last = {"alexnet": (1, 4, 7, 9, 11), "squeezenet1_1": (1, 4, 7, 9, 10, 11, 12)}[kind]
+    net = getattr(torchvision.models, kind)(weights=None)
+    net.load_state_dict(torch.load(path, weights_only=True))
+    short = {"alexnet": "alex", "squeezenet1_1": "squeeze"}[kind]
+    linear = torch.load(
+        module.__file__.replace("lpips.py", f"lpips_models/{short}.pth"), weights_only=True, map_location="cpu"
+    )
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    x, y = (((2 * p - 1 - shift) / scale).movedim(-1, 1) for p in (a, b))
+    total = 0.0
+    for index, layer in enumerate(net.features):
+        x, y = layer(x), layer(y)
+        if index in last:
+            u, v = (f / f.norm(dim=1, keepdim=True).clamp(min=1e-8) for f in (x, y))
+            weights = linear[f"lin{last.index(index)}.model.1.weight"]
+            total += torch.nn.functional.conv2d((u - v).square(), weights).mean().item()
+    return total

@@ -77,30 +77,6 @@ def test_halves_are_crops(pack, seed):
             assert value(table, metric, name) == pytest.approx(value(crop, metric), abs=1e-6), metric
 
 
-def lpips_by_hand(path, kind, a, b):
-    """LPIPS as its paper has it, over torchvision's own network and the linear weights that torchmetrics carries."""
-    import torchmetrics.functional.image.lpips as module
-    import torchvision
-
-    last = {"alexnet": (1, 4, 7, 9, 11), "squeezenet1_1": (1, 4, 7, 9, 10, 11, 12)}[kind]
-    net = getattr(torchvision.models, kind)(weights=None)
-    net.load_state_dict(torch.load(path, weights_only=True))
-    short = {"alexnet": "alex", "squeezenet1_1": "squeeze"}[kind]
-    linear = torch.load(
-        module.__file__.replace("lpips.py", f"lpips_models/{short}.pth"), weights_only=True, map_location="cpu"
-    )
-    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
-    x, y = (((2 * p - 1 - shift) / scale).movedim(-1, 1) for p in (a, b))
-    total = 0.0
-    for index, layer in enumerate(net.features):
-        x, y = layer(x), layer(y)
-        if index in last:
-            u, v = (f / f.norm(dim=1, keepdim=True).clamp(min=1e-8) for f in (x, y))
-            weights = linear[f"lin{last.index(index)}.model.1.weight"]
-            total += torch.nn.functional.conv2d((u - v).square(), weights).mean().item()
-    return total
-
-
 @pytest.mark.parametrize("kind", ["alexnet", "squeezenet1_1"])
 def test_lpips_is_its_papers_over_the_given_file(pack, seed, metric_folders, monkeypatch, kind):
     def refuse(*_):
@@ -112,7 +88,7 @@ def test_lpips_is_its_papers_over_the_given_file(pack, seed, metric_folders, mon
     mask = torch.zeros(1, 80, 96)
     mask[..., :48] = 1.0
     (_, _, table), *_ = eb.compare(pack, a, b, lpips_weights="own.pth", style=b, mask=mask)
-    assert value(table, "lpips") == pytest.approx(lpips_by_hand(metric_folders / "lpips" / "own.pth", kind, a, b))
+    assert value(table, "lpips") == pytest.approx(eb.lpips_by_hand(metric_folders / "lpips" / "own.pth", kind, a, b))
     assert 0 < value(table, "gram_lpips") < 1
     parts = value(table, "lpips", "inside"), value(table, "lpips", "outside")
     assert sum(parts) / 2 == pytest.approx(value(table, "lpips"), rel=0.1), "the maps' halves make the whole"
