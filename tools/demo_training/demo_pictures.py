@@ -36,15 +36,28 @@ def mosaic() -> Field:
     return artworks.mosaic(vivid, np.random.default_rng(33), 1500, np.full(3, 0.08))
 
 
-STYLES = {"style_oil_painting": oil_painting, "style_ink_drawing": ink_drawing, "style_mosaic": mosaic}
+def watercolour() -> Field:
+    """Pink and violet washes on rough paper."""
+    return artworks.watercolour(scenes.scene("mountains", SIDE, 44), np.random.default_rng(3))
+
+
+STYLES = {
+    "style_oil_painting": oil_painting,
+    "style_ink_drawing": ink_drawing,
+    "style_mosaic": mosaic,
+    "style_watercolour": watercolour,
+}
+SCENES = {"content_bay": ("the sea", 41), "content_houses": ("houses", 57)}
 
 
 def write(wheels: Path, folder: Path) -> None:
-    """Contents as centre squares of the held-out photographs, styles as generated."""
+    """Contents as centre squares of the held-out photographs and as generated, styles as generated."""
     folder.mkdir(parents=True, exist_ok=True)
     for photo in photographs.HELD_OUT:
         image = photographs.load(photo, wheels)
         square = photographs.centre(image, min(SIDE, *image.shape[:2]))
         Image.fromarray(square).save(folder / f"content_{Path(photo.member).stem}.jpg", quality=92)
-    for name, style in STYLES.items():
-        Image.fromarray(np.round(style() * 255).astype(np.uint8)).save(folder / f"{name}.jpg", quality=92)
+    pictures = {name: scenes.scene(subject, SIDE, seed) for name, (subject, seed) in SCENES.items()}
+    pictures |= {name: np.clip(style(), 0, 1) for name, style in STYLES.items()}
+    for name, picture in pictures.items():
+        Image.fromarray(np.round(picture * 255).astype(np.uint8)).save(folder / f"{name}.jpg", quality=92)
