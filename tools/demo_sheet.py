@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,23 @@ def save_sheet(panels: Sequence[Panel], path: Path, footer: str = "") -> None:
         left += picture.width + _GAP
     if footer:
         draw.text((_GAP, sheet.height - foot - 2), footer, fill="dimgray", font=ImageFont.load_default(12))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
+
+
+def save_grid(rows: Sequence[Sequence[Panel]], path: Path, side: int = 176) -> None:
+    """Rows of squares, the labels above them; the first of each row has its own."""
+    gap, line = 4, 16
+    width = max(map(len, rows)) * (side + gap) + gap
+    sheet = Image.new("RGB", (width, len(rows) * (side + 2 * line + gap) + gap), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for r, row in enumerate(rows):
+        top = gap + r * (side + 2 * line + gap)
+        for c, panel in enumerate(row):
+            left = gap + c * (side + gap)
+            draw.text((left, top), "\n".join(textwrap.wrap(panel.label, 26)[:2]), fill="black", font=font)
+            picture = ImageOps.fit(panel.picture(), (side, side), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (left, top + 2 * line))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
 

@@ -1,4 +1,4 @@
-"""`dev.py gallery`: the README's and the workflows' pictures, made by the shipped code and checkpoint.
+"""`dev.py gallery`: the README's and the workflows' pictures and demo/results.md, by the shipped code and checkpoint.
 
 Every sheet is one workflow as it is shipped, run on a real server; under it stand the command, the seed and the time.
 Runs under the Python of ComfyUI's environment; tools/dev.py starts it.
@@ -25,10 +25,12 @@ from tools.demo_sheet import Panel, save_sheet, save_thumbnail
 from tools.devkit.base import prepare_base
 from tools.devkit.console import Failure, duration, say
 from tools.devkit.process import interrupts_on_terminate
+from tools.results import make_results
 from tools.workflow_api import find_nodes, to_api
 from tools.workflow_widgets import WorkflowError
 
 GALLERY = ROOT / "demo" / "gallery"
+RESULTS = "results"  # demo/results.md: an hour on two cores; it goes on where it was interrupted
 SWITCHES = ("LoRA Switch Schedule 1", "LoRA Switch Schedule 2")
 
 
@@ -51,7 +53,9 @@ SHEETS = {
 def main(arguments: list[str]) -> int:
     interrupts_on_terminate()
     parser = argparse.ArgumentParser(prog="dev.py gallery", description=__doc__)
-    parser.add_argument("sheets", nargs="*", choices=[[], *SHEETS], metavar="SHEET", help=", ".join(SHEETS))
+    parser.add_argument(
+        "sheets", nargs="*", choices=[[], *SHEETS, RESULTS], metavar="SHEET", help=", ".join([*SHEETS, RESULTS])
+    )
     parser.add_argument("--output", type=Path, default=GALLERY, help="folder of the sheets (demo/gallery)")
     options = parser.parse_args(arguments)
     prepare_base(BASE, ROOT)
@@ -60,11 +64,15 @@ def main(arguments: list[str]) -> int:
     with ComfyServer(comfyui, base_directory=BASE, extra_args=("--disable-api-nodes",), log_path=log) as server:
         info = server.client.object_info()
         require_pack(server, info)
-        for name in options.sheets or SHEETS:
+        chosen = options.sheets or [*SHEETS, RESULTS]
+        for name in (name for name in chosen if name != RESULTS):
             entry = SHEETS[name]
             say(f"\n{entry.workflow}")
             api = to_api(read_workflow(entry.workflow), info)
             make_sheet(server.client, api, entry, options.output / f"{name}.png")
+        if RESULTS in chosen:
+            report = options.output.parent / "results.md"
+            make_results(server.client, options.output, report, machine())
     return 0
 
 
@@ -81,9 +89,12 @@ def make_sheet(client: ComfyClient, api: Api, entry: Entry, path: Path) -> None:
         panels = renamed(panels, in_order(api)) + renamed(last, in_order(other))
         times.append(cost(other, again))
     command = f"python3 tools/dev.py gallery {path.stem}"
-    device = f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores"
-    save_sheet(panels, path, f"{command}   seed 0, {', '.join(times)} ({device})")
+    save_sheet(panels, path, f"{command}   seed 0, {', '.join(times)} ({machine()})")
     say(f"  {path}")
+
+
+def machine() -> str:
+    return f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores"
 
 
 def cost(api: Api, result: PromptResult) -> str:

@@ -1,0 +1,229 @@
+"""The prompts behind demo/results.md: one content in every style, by every variant of the injection, all compared."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from tools.comfy_client import Api
+
+CONTENTS = (
+    "content_astronaut.jpg", "content_chelsea.jpg", "content_coffee.jpg", "content_bay.jpg", "content_houses.jpg",
+)  # fmt: skip
+LAYERS = (2, 5, 7)
+
+
+class Style(NamedTuple):
+    """learnt: the prompt that its LoRA is trained and sampled with. described: the style in words, without a LoRA."""
+
+    picture: str
+    learnt: str
+    described: str
+
+    @property
+    def name(self) -> str:
+        return name_of(self.picture)
+
+
+STYLES = (
+    Style("style_oil_painting.jpg", "painting of <sss>", "oil painting"),
+    Style("style_ink_drawing.jpg", "drawing of <sss>", "hatching drawing"),
+    Style("style_mosaic.jpg", "mosaic of <sss>", "mosaic mosaic"),
+    Style("style_watercolour.jpg", "painting of <sss>", "watercolour painting"),
+)
+
+
+class Variant(NamedTuple):
+    """A row of the tables. settings: of the sampler. inverted: the content's own noise, else another's."""
+
+    name: str
+    settings: Mapping[str, Any]
+    lora: bool = True
+    inverted: bool = True
+
+
+def _windows(feature_steps: int, attention_steps: int, mode: str = "adaptive") -> Mapping[str, Any]:
+    settings = {"feature_steps": feature_steps, "attention_steps": attention_steps, "attention_mode": mode}
+    return MappingProxyType(settings)
+
+
+NOTHING, FIXED = _windows(0, 0, "fixed"), _windows(30, 25, "fixed")
+RANDOM = Variant("LoRA, random noise", NOTHING, inverted=False)
+NOISE = Variant("LoRA, the content's noise", NOTHING)
+FEATURE = Variant("+ features, 30 steps", _windows(30, 0, "fixed"))
+ATTENTION = Variant("+ attention, fixed, 25 steps", FIXED)
+ADAPTIVE = Variant("+ attention, adaptive from 25 on", _windows(30, 25))
+PARTIAL = Variant("attention 30/50, fixed", _windows(30, 30, "fixed"))
+FULL = Variant("attention 50/50, fixed", _windows(30, 50, "fixed"))
+PROMPT_NOISE = Variant("prompt alone, the content's noise", NOTHING, lora=False)
+PROMPT = Variant("prompt alone, all injected", _windows(30, 25), lora=False)
+VARIANTS = (RANDOM, NOISE, FEATURE, ATTENTION, ADAPTIVE, PARTIAL, FULL, PROMPT_NOISE, PROMPT)
+
+
+class Settings(NamedTuple):
+    """steps: of sampling; the windows above are counted in 50 and go along. side: of the pictures, in pixels."""
+
+    checkpoint: str = "diffstyler-demo.safetensors"
+    steps: int = 50
+    train_steps: int = 160
+    side: int = 256
+
+
+def name_of(picture: str) -> str:
+    """'oil painting' of 'style_oil_painting.jpg'."""
+    return picture.split("_", 1)[1].rsplit(".", 1)[0].replace("_", " ")
+
+
+class Nodes:
+    """A prompt being written; `add` names a node and answers with its id."""
+
+    def __init__(self) -> None:
+        self.api: Api = {}
+
+    def add(self, title: str, class_type: str, **inputs: Any) -> str:
+        self.api[title] = {"class_type": class_type, "inputs": inputs, "_meta": {"title": title}}
+        return title
+
+
+def content_prompt(
+    content: str,
+    styles: Sequence[Style] = STYLES,
+    variants: Sequence[Variant] = VARIANTS,
+    given: Settings | None = None,
+) -> Api:
+    """One content: it is inverted and captured once, and every variant of every style is sampled and compared."""
+    settings = given or Settings()
+    nodes = Nodes()
+    _models(nodes, settings)
+    _picture(nodes, "content", content, settings)
+    _inverted(nodes, settings)
+    capture: dict[str, Any] = {"feature_layers": "4", "self_attention_layers": "4-11", "cross_attention_layers": ""}
+    capture |= {"feature_steps": _scaled(30, settings), "attention_steps": settings.steps}
+    nodes.add(
+        "capture", "DiffStyler_Capture", model=["checkpoint", 0], trajectory=["inversion", 0], source=["empty", 0],
+        storage="memory", precision="fp16", **capture,
+    )  # fmt: skip
+    for style in styles:
+        _style(nodes, style, settings)
+        for variant in variants:
+            _result(nodes, style, variant, settings)
+    return nodes.api
+
+
+def similarity_prompt(styles: Sequence[Style] = STYLES, given: Settings | None = None) -> Api:
+    """Table 1: each style picture and the first content, looked at by every LoRA."""
+    settings = given or Settings()
+    nodes = Nodes()
+    _models(nodes, settings)
+    for style in styles:
+        _style(nodes, style, settings)
+    for picture in seen_pictures(styles):
+        seen = name_of(picture)
+        _picture(nodes, f"seen {seen}", picture, settings)
+        _inverted(nodes, settings, f"seen {seen}", f"inversion {seen}")
+        for style in styles:
+            title = similarity_title(picture, style)
+            nodes.add(
+                title, "DiffStyler_FeatureSimilarity", model=["checkpoint", 0], trajectory=[f"inversion {seen}", 0],
+                source=["empty", 0], layers=",".join(map(str, LAYERS)), timestep=540, lora_strength=1.0,
+                lora=[f"lora {style.name}", 0],
+            )  # fmt: skip
+            nodes.add(f"{title} - csv", "PreviewAny", source=[title, 1])
+    return nodes.api
+
+
+def seen_pictures(styles: Sequence[Style] = STYLES) -> tuple[str, ...]:
+    """What the features of table 1 are of: the style pictures, then the contents."""
+    return (*(style.picture for style in styles), *CONTENTS)
+
+
+def similarity_title(picture: str, style: Style) -> str:
+    return f"similarity of {name_of(picture)} by {style.name}"
+
+
+def results_of(
+    styles: Sequence[Style] = STYLES, variants: Sequence[Variant] = VARIANTS
+) -> Iterator[tuple[Style, Variant, str]]:
+    """The variants of a content's prompt, with what their nodes are called."""
+    for style in styles:
+        for variant in variants:
+            yield style, variant, f"{style.name}, {variant.name}"
+
+
+def _scaled(steps: int, settings: Settings) -> int:
+    return round(steps * settings.steps / 50)
+
+
+def _models(nodes: Nodes, settings: Settings) -> None:
+    nodes.add("checkpoint", "CheckpointLoaderSimple", ckpt_name=settings.checkpoint)
+    nodes.add("empty", "CLIPTextEncode", text="", clip=["checkpoint", 1])
+    negative = "ugly, blurry, black, low res, unrealistic"
+    nodes.add("negative", "CLIPTextEncode", text=negative, clip=["checkpoint", 1])
+
+
+def _picture(nodes: Nodes, title: str, picture: str, settings: Settings) -> None:
+    nodes.add(f"{title} file", "DiffStyler_ExamplePicture", picture=picture)
+    nodes.add(
+        title, "ImageScale", image=[f"{title} file", 0], upscale_method="lanczos", width=settings.side,
+        height=settings.side, crop="center",
+    )  # fmt: skip
+
+
+def _inverted(nodes: Nodes, settings: Settings, picture: str = "content", title: str = "inversion") -> None:
+    nodes.add(f"{title} latent", "VAEEncode", pixels=[picture, 0], vae=["checkpoint", 2])
+    nodes.add(
+        title, "DiffStyler_DDIMInvert", model=["checkpoint", 0], latent=[f"{title} latent", 0], source=["empty", 0],
+        steps=settings.steps, spacing="leading", refinement=0, reconstruct=False,
+    )  # fmt: skip
+
+
+def _style(nodes: Nodes, style: Style, settings: Settings) -> None:
+    """The style picture's middle, as in the workflows, and its LoRA."""
+    whole = nodes.add(f"{style.name} file", "DiffStyler_ExamplePicture", picture=style.picture)
+    middle = nodes.add(f"{style.name} style", "ImageCrop", image=[whole, 0], width=256, height=256, x=128, y=128)
+    for kind, text in (("learnt", style.learnt), ("described", style.described)):
+        nodes.add(f"{style.name} {kind}", "CLIPTextEncode", text=text, clip=["checkpoint", 1])
+    nodes.add(
+        f"lora {style.name}", "DiffStyler_TrainStyleLoRA", model=["checkpoint", 0], vae=["checkpoint", 2],
+        style_image=[middle, 0], prompt=[f"{style.name} learnt", 0], rank=16, alpha=16.0, steps=settings.train_steps,
+        learning_rate=0.006, weight_decay=0.01, seed=0, resolution=settings.side, targets="q, k, v", batch_size=2,
+        gradient_checkpointing=False, precision="auto", preview_every=0, save=True, filename_prefix="DiffStyler/style",
+    )  # fmt: skip
+
+
+def _result(nodes: Nodes, style: Style, variant: Variant, settings: Settings) -> None:
+    title = f"{style.name}, {variant.name}"
+    windows = {name: _scaled(v, settings) if isinstance(v, int) else v for name, v in variant.settings.items()}
+    inputs: dict[str, Any] = {
+        "model": ["checkpoint", 0], "features": ["capture", 0], "negative": ["negative", 0], "cfg": 4.0, "blend": "qk",
+        "positive": [f"{style.name} {'learnt' if variant.lora else 'described'}", 0],
+        "lora_name": "none", "lora_strength": 1.5, "outside": "content", "mask_grow": 0, "mask_feather": 0,
+        "preset": "custom", **windows,
+    }  # fmt: skip
+    if variant.lora:
+        inputs["lora"] = [f"lora {style.name}", 0]
+    if variant.inverted:
+        latent = nodes.add(f"{title} - latent", "DiffStyler_InjectedSampler", **inputs)
+    else:
+        latent = _random(nodes, title, inputs, settings)
+    nodes.add(f"{title} - picture", "VAEDecode", samples=[latent, 0], vae=["checkpoint", 2])
+    nodes.add(f"{title} - saved", "PreviewImage", images=[f"{title} - picture", 0])
+    nodes.add(
+        f"{title} - compared", "DiffStyler_CompareImages", result=[f"{title} - picture", 0], content=["content", 0],
+        style=[f"{style.name} style", 0], halves=False, lpips_weights="none", source_prompt="", target_prompt="",
+    )  # fmt: skip
+    nodes.add(f"{title} - csv", "PreviewAny", source=[f"{title} - compared", 2])
+
+
+def _random(nodes: Nodes, title: str, inputs: dict[str, Any], settings: Settings) -> str:
+    """The same prediction and noise levels from the seed's noise: nothing of the content comes in."""
+    guider = nodes.add(f"{title} - guider", "DiffStyler_InjectedGuider", **copy.deepcopy(inputs))
+    nodes.add(f"{title} - noise", "RandomNoise", noise_seed=0)
+    nodes.add(f"{title} - sampler", "KSamplerSelect", sampler_name="euler")
+    nodes.add(f"{title} - size", "EmptyLatentImage", width=settings.side, height=settings.side, batch_size=1)
+    return nodes.add(
+        f"{title} - latent", "SamplerCustomAdvanced", noise=[f"{title} - noise", 0], guider=[guider, 0],
+        sampler=[f"{title} - sampler", 0], sigmas=[guider, 1], latent_image=[f"{title} - size", 0],
+    )  # fmt: skip
