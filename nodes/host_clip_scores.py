@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
@@ -69,7 +70,10 @@ def similarity(embedded: Tensor, style: Tensor) -> float:
 
 
 def fingerprint(clip_vision: Any) -> str:
-    """Names the weights of a CLIP_VISION, so that figures of another one are not taken for its own."""
-    weight: Tensor = next(p for name, p in clip_vision.model.named_parameters() if "projection" in name)
-    values = weight.detach().to("cpu", torch.float32).double()
-    return f"{list(weight.shape)} {values.sum().item():.6g} {values.abs().sum().item():.6g}"
+    """Names the weights of a CLIP_VISION, all of them, so that figures of another one are not taken for its own."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, parameter in clip_vision.model.named_parameters():
+        weight = parameter.detach().to("cpu", torch.float32)
+        total, size = (values.sum(dtype=torch.float64).item() for values in (weight, weight.abs()))
+        digest.update(f"{name} {list(weight.shape)} {total:.6g} {size:.6g}".encode())
+    return digest.hexdigest()
