@@ -48,7 +48,7 @@ def test_a_prompt_inverts_once_and_samples_every_variant_with_its_own_settings(s
         assert prompt == (style.learnt if variant.lora else style.described)
     links = [value[0] for node in api.values() for value in node["inputs"].values() if isinstance(value, list)]
     assert set(links) <= set(api)
-    assert not [node_id for node_id in api if set(":.") & set(node_id)], "the host gives these a meaning"
+    assert not [node_id for node_id in api if set(":./") & set(node_id)], "ids are file names, and the host reads some"
 
 
 def test_means_are_the_means_and_claims_count_pairs():
