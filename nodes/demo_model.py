@@ -1,4 +1,4 @@
-"""The demo checkpoint's model class: Stable Diffusion 2.1's blocks, 32 channels wide, eight latent channels.
+"""The demo checkpoint's model class: Stable Diffusion 2.1's blocks, 32 channels wide, sixteen latent channels.
 
 The host recognises a checkpoint by its model classes; this one is added to them, so that the stock Load
 Checkpoint node opens `demo/diffstyler-demo.safetensors`. tools/train_demo_checkpoint.py made the file.
@@ -13,7 +13,7 @@ from typing import Any
 
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "demo"
 MARKER = "diffstyler_demo.version"  # a tensor of this name is in our file and in no other
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 16
 CONTEXT = 64
 TEXT = {
     "hidden_size": CONTEXT,
@@ -42,7 +42,7 @@ UNET: dict[str, Any] = {
 
 
 def preview_factors(folder: Path = DEMO_FOLDER) -> tuple[list[list[float]] | None, list[float] | None]:
-    """Latent-to-colour matrix [8, 3] and bias [3] from demo/model.json, for previews; None where there is no file."""
+    """Latent-to-colour matrix [16, 3] and bias [3] from demo/model.json, for previews; None where there is no file."""
     path = folder / "model.json"
     if not path.is_file():
         return None, None
@@ -99,7 +99,7 @@ def model_class() -> type:
         latent_format = DemoLatent
 
         def model_type(self, state_dict: dict[str, Any], prefix: str = "") -> Any:
-            return model_base.ModelType.EPS
+            return model_base.ModelType.V_PREDICTION
 
         def inpaint_model(self) -> bool:
             return False

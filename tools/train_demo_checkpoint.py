@@ -18,8 +18,8 @@ from torch import nn
 
 from tools.demo_training import (
     autoencoder,
-    colour_axis,
     crops,
+    curves,
     demo_pictures,
     export,
     latents,
@@ -27,6 +27,7 @@ from tools.demo_training import (
     pictures,
     report,
     unet,
+    widen,
 )
 from tools.demo_training.workplace import DEMO, PACK
 
@@ -53,6 +54,8 @@ def train_autoencoder(args: argparse.Namespace) -> None:
     wheels, minutes = args.work / "wheels", args.minutes or MINUTES["autoencoder"]
     training = autoencoder.Training(args.work / "autoencoder.pt")
     source, check = crops.crop_source(wheels, args.work / "pictures.npy"), held_out_check(wheels)
+    if not training.path.exists():
+        training.begin(source)
     if training.phase == "pair":
         if not training.run(source, minutes * 0.6, 2.5e-3, check):
             return
@@ -62,13 +65,18 @@ def train_autoencoder(args: argparse.Namespace) -> None:
     log.info("decoder %s: %s", "done" if done else "interrupted", check(training.model))
 
 
-def add_colour_axis(args: argparse.Namespace) -> None:
+def widen_autoencoder(args: argparse.Namespace) -> None:
+    if args.before is None:
+        raise ValueError("the widen stage needs --before, the working files of the narrower checkpoint")
     training = autoencoder.Training(args.work / "autoencoder.pt")
-    if training.phase != "decoder":
-        raise ValueError("the colour stage needs a trained pair; let the 'autoencoder' stage reach its decoder phase")
     source = crops.crop_source(args.work / "wheels", args.work / "pictures.npy")
-    colour_axis.train(training.model, source, args.steps)
+    training.hold(widen.start(training.model, args.before / "autoencoder.pt", source))
     training.restart_phase()
+    log.info("widened: %s", held_out_check(args.work / "wheels")(training.model))
+    if not (args.work / "unet.pt").exists():
+        networks = unet.Training(args.work / "unet.pt")
+        networks.step = widen.start_unet(networks.networks, args.before / "unet.pt")
+        networks.restart()
 
 
 def train_unet(args: argparse.Namespace) -> None:
@@ -83,20 +91,21 @@ def train_unet(args: argparse.Namespace) -> None:
 
 
 def make_report(args: argparse.Namespace) -> None:
-    figures = report.measure(args.work, args.work / "report.png")
+    figures = report.measure(args.work, args.demo / "report.jpg")
     report.record(DEMO, figures)
-    log.info("%s\nsamples: %s", json.dumps(figures, indent=1), args.work / "report.png")
+    log.info("%s\nsamples: %s", json.dumps(figures, indent=1), args.demo / "report.jpg")
 
 
 STAGES: dict[str, Callable[[argparse.Namespace], object]] = {
     "data": make_pictures,
     "autoencoder": train_autoencoder,
-    "colour": add_colour_axis,
+    "widen": widen_autoencoder,
     "latents": lambda args: latents.make(args.work),
     "unet": train_unet,
     "export": lambda args: export.write(args.work, args.demo),
     "pictures": lambda args: demo_pictures.write(args.work / "wheels", args.demo / "pictures"),
     "report": make_report,
+    "curves": lambda args: curves.write(args.demo, args.logs),
 }
 
 
@@ -108,7 +117,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help=f"for a training, earlier runs counted in; default {MINUTES}")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate of the U-Net")
     parser.add_argument("--count", type=int, default=1600, help="pictures to make")
-    parser.add_argument("--steps", type=int, default=120, help="of the colour stage")
+    parser.add_argument("--logs", type=Path, nargs="*", default=[], help="for curves: files with the stages' output")
+    parser.add_argument("--before", type=Path, help="for widen: working files of a checkpoint of fewer latent channels")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

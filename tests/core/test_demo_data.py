@@ -1,11 +1,14 @@
 """The generators behind the demo checkpoint's training set. No host, no downloads."""
 
+import csv
+
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("scipy")
 
-from tools.demo_training import artworks, demo_pictures, photographs, pictures, scenes
+from tools.demo_training import artworks, curves, demo_pictures, photographs, pictures, scenes, widen
 
 SIZE = 48
 
@@ -89,3 +92,39 @@ def test_demo_styles_are_the_same_every_time():
 def test_refusals_name_what_was_given(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+def test_curves_are_read_from_what_the_stages_say(tmp_path):
+    lines = [
+        "10:20:20 pair 480  20%  psnr 20.56  held out 21.20 24.93 22.63",
+        "10:20:55 pair 520  22%  psnr 20.80  ",
+        "03:58:04 something else 10: 0.570",
+        "07:56:50 unet 3000  7650 s  99%  loss 0.1013",
+        "07:57:36 held out: 0.0947",
+        "07:57:41 unet done: held out 0.0946",
+    ]
+    (tmp_path / "wide.log").write_text("\n".join(lines))
+    curves.write(tmp_path, [tmp_path / "wide.log"])
+    with (tmp_path / "training.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["run"], row["part"], row["step"]) for row in rows] == [
+        ("wide", "pair", "480"),
+        ("wide", "pair", "520"),
+        *[("wide", "unet", "3000")] * 3,
+    ]
+    assert [row["training"] for row in rows] == ["20.56", "20.8", "0.1013", "", ""]
+    assert float(rows[0]["held_out"]) == pytest.approx((21.20 + 24.93 + 22.63) / 3)
+    assert [row["held_out"] for row in rows[1:]] == ["", "", "0.0947", "0.0946"]
+    assert (tmp_path / "training.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="no training figures"):
+        curves.write(tmp_path, [])
+
+
+def test_a_wider_tensor_keeps_the_narrow_one_and_is_zero_elsewhere():
+    before = torch.randn(3, 2, 3, 3)
+    after = widen.grown(before, torch.Size((4, 5, 3, 3)))
+    assert torch.equal(after[:3, :2], before)
+    assert after.square().sum() == before.square().sum()
+    assert torch.equal(widen.grown(before, before.shape), before)
+    with pytest.raises(ValueError, match="fewer channels"):
+        widen.grown(before, torch.Size((3, 1, 3, 3)))

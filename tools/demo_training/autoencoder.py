@@ -1,4 +1,4 @@
-"""The autoencoder: the host's TAESD with eight latent channels, trained on crops."""
+"""The autoencoder: the host's TAESD with sixteen latent channels, trained on crops."""
 
 import logging
 from collections.abc import Callable
@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from . import patch_encoder
 from .optim import Average, Clock, Optimisers, learning_rate
 from .workplace import Keeper, device, save, use_host
 
 log = logging.getLogger(__name__)
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 16
 VAE_SCALE = 0.8  # TAESD's own `vae_scale`: about the deviation of the raw latents of the training pictures
 Batches = Callable[[int, int, np.random.Generator], NDArray[np.uint8]]  # (count, size, rng) -> [B, size, size, 3]
 
@@ -43,21 +44,9 @@ def build() -> Any:
     return model.to(device(), memory_format=torch.channels_last)
 
 
-# Blocks [index in the host's nn.Sequential] that each phase computes; the others are still identities (zero last
-# convolution), so that leaving them out changes nothing and costs nothing. Full resolution is most of the cost.
-ENCODER_BLOCKS = frozenset({5, 7, 8, 9, 11, 12, 13})
-DECODER_BLOCKS = {"pair": frozenset({3, 4, 5, 8, 9, 10, 13}), "decoder": frozenset({3, 4, 5, 8, 9, 10, 13, 14, 15, 18})}
-
-
-def _through(layers: Any, x: Tensor, blocks: frozenset[int]) -> Tensor:
-    for index, layer in enumerate(layers):
-        skipped = type(layer).__name__ == "Block" and index not in blocks
-        x = torch.relu(x) if skipped else layer(x)
-    return x
-
-
-def encode(model: Any, images: Tensor) -> Tensor:  # [B, 3, H, W] in 0..1 -> [B, 8, H/8, W/8]
-    return _through(model.taesd_encoder, images, ENCODER_BLOCKS)
+def encode(model: Any, images: Tensor) -> Tensor:
+    """[B, 3, H, W] in 0..1 -> [B, 16, H/8, W/8]: as the whole encoder does, without the cost of its first layers."""
+    return patch_encoder.head(model.taesd_encoder)(patch_encoder.features(model.taesd_encoder, images))
 
 
 def to_tensor(batch: NDArray[np.uint8]) -> Tensor:  # [B, 3, H, W] in 0..1
@@ -114,12 +103,13 @@ class Training:
     def __init__(self, path: Path) -> None:
         self.path, self.model = path, build()
         self.phase, self.step, self.spent = "pair", 0, 0.0
+        self.anchor: tuple[Tensor, Tensor] | None = None  # [C, 64, 3, 3] and [C], see `hold`
         self._start_phase()
         if path.exists():
             self._load(torch.load(path, map_location=device(), weights_only=True))
 
     def _start_phase(self) -> None:
-        pair = [self.model.taesd_encoder, self.model.taesd_decoder]
+        pair = [patch_encoder.head(self.model.taesd_encoder), self.model.taesd_decoder]
         self.optimisers = _optimisers(pair if self.phase == "pair" else pair[1:])
         self.average = Average(self.model, 0.98)
 
@@ -127,6 +117,7 @@ class Training:
         self.phase, self.step, self.spent = state["phase"], state["step"], state["spent"]
         self.model.load_state_dict(state["model"])
         self._start_phase()
+        self.anchor = state["anchor"]
         self.optimisers.load_state_dict(state["optimisers"])
         self.average.load_state_dict(state["average"])
         log.info("autoencoder resumed: %s, step %d, %.0f s", self.phase, self.step, self.spent)
@@ -134,7 +125,7 @@ class Training:
     def _store(self) -> None:
         save(self.path, {
             "phase": self.phase, "step": self.step, "spent": self.spent, "model": self.model.state_dict(),
-            "optimisers": self.optimisers.state_dict(), "average": self.average.state_dict(),
+            "anchor": self.anchor, "optimisers": self.optimisers.state_dict(), "average": self.average.state_dict(),
         })  # fmt: skip
 
     def _loss(self, images: Tensor) -> tuple[Tensor, float]:
@@ -142,11 +133,28 @@ class Training:
             latent = encode(self.model, images)
         noise = 0.05 if self.phase == "pair" else 0.02
         noisy = latent + noise * torch.randn_like(latent)
-        out = _through(self.model.taesd_decoder, noisy, DECODER_BLOCKS[self.phase])
+        out = self.model.taesd_decoder(noisy)
         loss = picture_loss(out, images)
         if self.phase == "pair":
-            loss = loss + 0.02 * latent_loss(latent)
+            loss = loss + 0.02 * latent_loss(latent) + 0.03 * self._drift(images, latent)
         return loss, float((out.detach().clamp(0, 1) - images).square().mean())
+
+    def begin(self, batches: Batches) -> None:
+        """Give the encoder its first layers: the principal components of what it will see."""
+        images = to_tensor(batches(240, 96, np.random.default_rng(11)))
+        patch_encoder.write_trunk(self.model.taesd_encoder, patch_encoder.principal(images))
+
+    def hold(self, channels: int) -> None:
+        """Keep the first channels near what the patches' components say of them now, through a linear layer."""
+        last = self.model.taesd_encoder[-1]
+        self.anchor = last.weight.detach()[:channels].clone(), last.bias.detach()[:channels].clone()
+
+    def _drift(self, images: Tensor, latent: Tensor) -> Tensor:
+        if self.anchor is None:
+            return torch.zeros((), device=latent.device)
+        features = patch_encoder.features(self.model.taesd_encoder, images)
+        held = torch.nn.functional.conv2d(features, *self.anchor, padding=1)
+        return (latent[:, : held.shape[1]] - held).square().mean()
 
     def run(self, batches: Batches, minutes: float, lr: float, check: Callable[[nn.Module], str]) -> bool:
         """Train the current phase for `minutes` in all, small crops first; False when interrupted."""
@@ -171,8 +179,9 @@ class Training:
         return True
 
     def freeze_encoder(self, batches: Batches) -> None:
-        """From the pair to the decoder alone."""
-        bake_normalisation(self.model, *latent_statistics(self.model, batches, 48))
+        """From the pair to the decoder alone. Held channels keep their scale: a U-Net knows it."""
+        if self.anchor is None:
+            bake_normalisation(self.model, *latent_statistics(self.model, batches, 48))
         self.phase = "decoder"
         self.restart_phase()
 

@@ -22,9 +22,9 @@ def preview_fit(work: Path) -> tuple[list[list[float]], list[float]]:
     z = latents.load(work)
     pictures = np.load(work / "pictures.npy", mmap_mode="r")
     chosen = np.linspace(0, len(pictures) - 1, 300).astype(int)
-    chosen = chosen[chosen < len(z)]
+    chosen = chosen[2 * chosen < len(z)]
     small = np.asarray(pictures[chosen], np.float32).reshape(len(chosen), 32, 8, 32, 8, 3).mean((2, 4)) / 127.5 - 1
-    x = z[torch.from_numpy(chosen)].float().movedim(1, -1).reshape(-1, z.shape[1])
+    x = z[torch.from_numpy(2 * chosen)].float().movedim(1, -1).reshape(-1, z.shape[1])
     x = torch.cat([x, torch.ones(len(x), 1)], 1)
     fit = torch.linalg.lstsq(x, torch.from_numpy(small).reshape(-1, 3)).solution
     rounded = [[round(float(v), 4) for v in row] for row in fit]
@@ -49,11 +49,11 @@ def figures(work: Path) -> dict[str, Any]:
     """What the training files know about themselves."""
     unet = torch.load(work / "unet.pt", map_location="cpu", weights_only=True)
     auto = torch.load(work / "autoencoder.pt", map_location="cpu", weights_only=True)
-    pictures = len(latents.load(work))
+    pictures = len(latents.load(work)) // 2
     return {
         "pictures": pictures,
         "unet_steps": unet["step"],
-        "unet_minutes": round(unet["spent"] / 60, 1),
+        "unet_minutes_since_restart": round(unet["spent"] / 60, 1),
         "autoencoder_decoder_steps": auto["step"],
         "machine": "two shared CPU cores, no accelerator",
     }

@@ -30,20 +30,24 @@ def trained_autoencoder(work: Path) -> Any:
 
 
 @torch.no_grad()
-def encode(model: Any, images: Iterable[NDArray[np.uint8]]) -> Tensor:  # [N, 8, H/8, W/8] float16
+def encode(model: Any, images: Iterable[NDArray[np.uint8]]) -> Tensor:  # [N, 16, H/8, W/8] float16
     raw = [autoencoder.encode(model, autoencoder.to_tensor(image[None])) for image in images]
     return (torch.cat(raw) / autoencoder.VAE_SCALE).half().cpu()
 
 
 def make(work: Path, most: int | None = None) -> None:
-    """latents.pt [N, 8, 32, 32] of the first `most` pictures. Adds to what is there: new ones cost only themselves."""
+    """latents.pt [2N, 16, 32, 32] of the first `most` pictures, each followed by its mirror image.
+
+    Adds to what is there: new ones cost only themselves.
+    """
     model, pictures = trained_autoencoder(work), np.load(work / "pictures.npy", mmap_mode="r")[:most]
     path = work / "latents.pt"
     done = torch.load(path, weights_only=True) if path.exists() else torch.zeros(0, autoencoder.LATENT_CHANNELS, 32, 32)
-    for start in range(len(done), len(pictures), 100):
-        done = torch.cat([done.half(), encode(model, pictures[start : start + 100])])
+    for start in range(len(done) // 2, len(pictures), 100):
+        both = [picture for one in pictures[start : start + 100] for picture in (one, one[:, ::-1])]
+        done = torch.cat([done.half(), encode(model, both)])
         autoencoder.save(path, done)
-        log.info("latents of %d pictures", len(done))
+        log.info("latents of %d pictures", len(done) // 2)
 
 
 def held_out_pictures(wheels: Path) -> tuple[list[NDArray[np.uint8]], list[str]]:
@@ -64,7 +68,7 @@ def held_out_pictures(wheels: Path) -> tuple[list[NDArray[np.uint8]], list[str]]
 
 
 def held_out(work: Path) -> tuple[Tensor, list[str]]:
-    """Their latents [16, 8, 32, 32] and captions, kept in a file."""
+    """Their latents [16, 16, 32, 32] and captions, kept in a file."""
     path = work / "held_out.pt"
     if not path.exists():
         pictures, captions = held_out_pictures(work / "wheels")
@@ -74,10 +78,10 @@ def held_out(work: Path) -> tuple[Tensor, list[str]]:
 
 
 def load(work: Path) -> Tensor:
-    """The training latents [N, 8, 32, 32] made so far."""
+    """The training latents [2N, 16, 32, 32] made so far."""
     return torch.load(work / "latents.pt", weights_only=True)
 
 
 def captions(work: Path) -> list[str]:
-    """One for each picture, also for those without latents yet."""
-    return json.loads((work / "captions.json").read_text())
+    """One for each picture and its mirror image, also for those without latents yet."""
+    return [caption for caption in json.loads((work / "captions.json").read_text()) for _ in range(2)]

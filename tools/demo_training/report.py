@@ -33,7 +33,7 @@ class Stock:
         management.load_models_gpu([self.model])
         self.net = self.model.model
 
-    def encode(self, image: np.ndarray) -> Tensor:  # [H, W, 3] uint8 -> [1, 8, H/8, W/8]
+    def encode(self, image: np.ndarray) -> Tensor:  # [H, W, 3] uint8 -> [1, 16, H/8, W/8]
         pixels = torch.from_numpy(image.astype(np.float32) / 255)[None]
         return self.nodes.VAEEncode().encode(self.vae, pixels)[0]["samples"]
 
@@ -44,12 +44,15 @@ class Stock:
     def prompt(self, *texts: str) -> Tensor:  # [B, 77, 64]
         return torch.cat([self.nodes.CLIPTextEncode().encode(self.clip, text)[0][0][0] for text in texts])
 
-    def eps(self, x: Tensor, t: int | Tensor, context: Tensor) -> Tensor:
-        """The network's prediction at timestep t, one for all or one for each."""
+    def velocity(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """The network's prediction, a timestep for each row."""
         model = self.net.diffusion_model
         weight = next(model.parameters())
-        times = torch.as_tensor(t, device=weight.device).float().expand(len(x))
-        return model(x.to(weight), times, context=context.to(weight)).float().to(x.device)
+        return model(x.to(weight), t.to(weight.device).float(), context=context.to(weight)).float().to(x.device)
+
+    def eps(self, x: Tensor, level: float, t: int, context: Tensor) -> Tensor:
+        """The noise that it sees in x of the given abar: eps = sqrt(abar) v + sqrt(1 - abar) x."""
+        return level**0.5 * self.velocity(x, torch.full((len(x),), t), context) + (1 - level) ** 0.5 * x
 
 
 def _move(x: Tensor, eps: Tensor, source: float, target: float) -> Tensor:
@@ -63,12 +66,18 @@ def timesteps(steps: int) -> list[int]:
     return [1 + k * (unet.STEPS // steps) for k in range(steps)]
 
 
-def invert(stock: Stock, x: Tensor, context: Tensor, steps: int = 50) -> Tensor:
-    """DDIM inversion with an empty prompt: the network sees the level it leaves and the time it goes to."""
+def invert(stock: Stock, x: Tensor, context: Tensor, steps: int = 50, refinements: int = 0) -> Tensor:
+    """DDIM inversion with an empty prompt. Plain, the network sees the level it leaves and the time it goes to.
+
+    Each refinement asks it again where the step came out, for the noise to go there with.
+    """
     abar, before = unet.alphas(), float(unet.alphas()[0])
     for t in timesteps(steps):
-        x = _move(x, stock.eps(x, t, context), before, float(abar[t]))
-        before = float(abar[t])
+        level = float(abar[t])
+        moved = _move(x, stock.eps(x, before, t, context), before, level)
+        for _ in range(refinements):
+            moved = _move(x, stock.eps(moved, level, t, context), before, level)
+        x, before = moved, level
     return x
 
 
@@ -78,10 +87,11 @@ def sample(
     """DDIM from noise to picture, with classifier-free guidance where `empty` is given."""
     abar, levels = unet.alphas(), timesteps(steps)[::-1]
     for t, after in zip(levels, [*levels[1:], 0], strict=True):
-        eps = stock.eps(x, t, context)
+        level = float(abar[t])
+        eps = stock.eps(x, level, t, context)
         if empty is not None and cfg != 1.0:
-            eps = cfg * eps + (1 - cfg) * stock.eps(x, t, empty)
-        x = _move(x, eps, float(abar[t]), float(abar[after]))
+            eps = cfg * eps + (1 - cfg) * stock.eps(x, level, t, empty)
+        x = _move(x, eps, level, float(abar[after]))
     return x
 
 
@@ -94,8 +104,8 @@ def _denoising_loss(stock: Stock, work: Path) -> float:
         t = torch.arange(len(z)) * unet.STEPS // len(z) + k * unet.STEPS // (draws * len(z))
         order = torch.randperm(len(z), generator=g)
         noise = torch.randn(z.shape, generator=g)
-        out = stock.eps(unet.add_noise(z, noise, t[order]), t[order], context)
-        total += float((out - noise).square().mean())
+        out = stock.velocity(unet.add_noise(z, noise, t[order]), t[order], context)
+        total += float((out - unet.velocity(z, noise, t[order])).square().mean())
     return total / draws
 
 
@@ -109,12 +119,15 @@ def measure(work: Path, sheet: Path) -> dict[str, Any]:
     quality = {name: round(autoencoder.psnr(images[name], decoded[name]), 2) for name in images}
     empty = stock.prompt("")
     z, context = torch.cat([stock.encode(image) for image in images.values()]), empty.expand(len(images), -1, -1)
-    back = stock.decode(sample(stock, invert(stock, z, context), context))
-    inversion = {name: round(autoencoder.psnr(decoded[name], b), 2) for name, b in zip(images, back, strict=True)}
-    noise = torch.randn(len(PROMPTS), 8, 32, 32, generator=torch.Generator().manual_seed(5))
+    back = {n: stock.decode(sample(stock, invert(stock, z, context, refinements=n), context)) for n in (0, 1, 3)}
+    inversion = {
+        f"{n} refinements": {k: round(autoencoder.psnr(decoded[k], b), 2) for k, b in zip(images, made, strict=True)}
+        for n, made in back.items()
+    }
+    noise = torch.randn(len(PROMPTS), autoencoder.LATENT_CHANNELS, 32, 32, generator=torch.Generator().manual_seed(5))
     guided = empty.expand(len(PROMPTS), -1, -1)
     out = stock.decode(sample(stock, noise, stock.prompt(*PROMPTS), guided, 3.0, steps=25))
-    _sheet(sheet, [list(images.values()), list(decoded.values()), back, out[:3], out[3:]])
+    _sheet(sheet, [list(images.values()), list(decoded.values()), back[0], out[:3], out[3:]])
     return {
         "autoencoder_psnr_db": {**quality, "mean": round(sum(quality.values()) / len(quality), 2)},
         "denoising_loss": round(_denoising_loss(stock, work), 4),
@@ -128,7 +141,7 @@ def _sheet(path: Path, rows: list[list[np.ndarray]]) -> None:
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
             page[r * height : (r + 1) * height, c * width : (c + 1) * width] = image
-    Image.fromarray(page).save(path)
+    Image.fromarray(page).save(path, quality=88)
 
 
 def record(folder: Path, figures: dict[str, Any]) -> None:

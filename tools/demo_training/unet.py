@@ -1,4 +1,4 @@
-"""The diffusion model and its text encoder, trained together on latents with the plain eps loss."""
+"""The diffusion model and its text encoder, trained together on latents with the plain v loss."""
 
 import logging
 import math
@@ -41,7 +41,7 @@ def _fill(module: nn.Module) -> None:
 
 
 class DemoNetworks(nn.Module):
-    """The U-Net [B, 8, h, w] and the text encoder, built by the host from the pack's own model class."""
+    """The U-Net [B, 16, h, w] and the text encoder, built by the host from the pack's own model class."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,6 +94,12 @@ def add_noise(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return abar.sqrt() * x0 + (1 - abar).sqrt() * noise
 
 
+def velocity(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """v = sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho 2022, appendix D), what Stable Diffusion 2.1 predicts."""
+    abar = alphas().to(x0.device)[t][:, None, None, None]
+    return abar.sqrt() * noise - (1 - abar).sqrt() * x0
+
+
 def _split(networks: nn.Module) -> Optimisers:
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -115,7 +121,7 @@ class Batch:
         self.latents = self.source()
 
     def draw(self, share: float, g: torch.Generator) -> tuple[Tensor, list[list[int]]]:
-        small = share < 0.5
+        small = share < 0.2
         count = 32 if small else 16
         index = torch.randint(len(self.latents), (count,), generator=g)
         shapes = ((16, 16),) if small else ((32, 32), (32, 32), (32, 32), (24, 32), (32, 24))
@@ -131,15 +137,16 @@ class Batch:
 
 @torch.no_grad()
 def held_out_loss(networks: DemoNetworks, latents: Tensor, captions: list[str], draws: int = 4) -> float:
-    """Mean squared eps error with fixed noise, `draws` timesteps for each picture spread over the table."""
+    """Mean squared v error with fixed noise, `draws` timesteps for each picture spread over the table."""
     g = torch.Generator().manual_seed(1234)
     context, total = networks.context(networks.tokens(captions)), 0.0
+    latents = latents.to(device())
     for k in range(draws):
         t = (torch.arange(len(latents)) * STEPS // len(latents) + k * STEPS // (draws * len(latents))).to(device())
         order = torch.randperm(len(latents), generator=g).to(device())
         noise = torch.randn(latents.shape, generator=g).to(device())
-        out = networks(add_noise(latents.to(device()), noise, t[order]), t[order], context)
-        total += float((out - noise).square().mean())
+        out = networks(add_noise(latents, noise, t[order]), t[order], context)
+        total += float((out - velocity(latents, noise, t[order])).square().mean())
     return total / draws
 
 
@@ -164,6 +171,12 @@ class Training:
             "average": self.average.state_dict(), "step": self.step, "spent": self.spent,
         })  # fmt: skip
 
+    def restart(self) -> None:
+        """Fresh optimisers, average and clock for the weights as they are; stored."""
+        self.optimisers, self.average = _split(self.networks), Average(self.networks)
+        self.spent = 0.0
+        self.store()
+
     def run(self, batch: Batch, minutes: float, lr: float, check: Callable[[DemoNetworks], Any]) -> bool:
         """Train for `minutes` in all; False when interrupted."""
         clock, keeper, shown, begun = Clock(minutes, self.spent), Keeper(self.store), 0.0, self.step
@@ -173,7 +186,7 @@ class Training:
             t = torch.randint(STEPS, (len(x0),), generator=g).to(x0.device)
             noise = torch.randn(x0.shape, generator=g).to(x0.device)
             out = self.networks(add_noise(x0, noise, t), t, self.networks.context(tokens))
-            loss = (out - noise).square().mean()
+            loss = (out - velocity(x0, noise, t)).square().mean()
             loss.backward()
             self.optimisers.step(learning_rate(lr, share, self.step))
             self.average.update(self.networks)
