@@ -175,7 +175,7 @@ def _inverted(nodes: Nodes, settings: Settings, picture: str = "content", title:
     nodes.add(f"{title} latent", "VAEEncode", pixels=[picture, 0], vae=["checkpoint", 2])
     nodes.add(
         title, "DiffStyler_DDIMInvert", model=["checkpoint", 0], latent=[f"{title} latent", 0], source=["empty", 0],
-        steps=settings.steps, spacing="leading", refinement=0, reconstruct=False,
+        steps=settings.steps, spacing="leading", refinement=1, reconstruct=False,
     )  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def _result(nodes: Nodes, style: Style, variant: Variant, settings: Settings) ->
     inputs: dict[str, Any] = {
         "model": ["checkpoint", 0], "features": ["capture", 0], "negative": ["negative", 0], "cfg": 4.0, "blend": "qk",
         "positive": [f"{style.name} {'learnt' if variant.lora else 'described'}", 0],
-        "lora_name": "none", "lora_strength": 1.5, "outside": "content", "mask_grow": 0, "mask_feather": 0,
+        "lora_name": "none", "lora_strength": 1.0, "outside": "content", "mask_grow": 0, "mask_feather": 0,
         "preset": "custom", **windows,
     }  # fmt: skip
     if variant.lora:
