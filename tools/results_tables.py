@@ -121,7 +121,7 @@ def claims(rows: Sequence[Row]) -> list[str]:
         more, less = (statistics.fmean(side) for side in zip(*pairs, strict=True))
         sign = ">" if more > less else "<"
         lines.append(
-            table_row([claim.words, COLUMNS[claim.metric][:-2], f"{more:.3g} {sign} {less:.3g}",
+            table_row([claim.words, COLUMNS[claim.metric][:-2], f"{more:.4g} {sign} {less:.4g}",
                        f"{holds} of {len(pairs)} pairs{'' if more > less else ': **not**'}"])
         )  # fmt: skip
     return lines
