@@ -91,9 +91,11 @@ def train_unet(args: argparse.Namespace) -> None:
 
 
 def make_report(args: argparse.Namespace) -> None:
-    figures = report.measure(args.work, args.demo / "report.jpg")
+    """Of the file that the host finds, which is the pack's own."""
+    sheet = DEMO / "report.jpg"
+    figures = report.measure(args.work, sheet)
     report.record(DEMO, figures)
-    log.info("%s\nsamples: %s", json.dumps(figures, indent=1), args.demo / "report.jpg")
+    log.info("%s\nsamples: %s", json.dumps(figures, indent=1), sheet)
 
 
 STAGES: dict[str, Callable[[argparse.Namespace], object]] = {
