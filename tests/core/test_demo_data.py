@@ -124,7 +124,8 @@ def test_a_wider_tensor_keeps_the_narrow_one_and_is_zero_elsewhere():
     before = torch.randn(3, 2, 3, 3)
     after = widen.grown(before, torch.Size((4, 5, 3, 3)))
     assert torch.equal(after[:3, :2], before)
-    assert after.square().sum() == before.square().sum()
+    after[:3, :2] = 0
+    assert not after.any()
     assert torch.equal(widen.grown(before, before.shape), before)
     with pytest.raises(ValueError, match="fewer channels"):
         widen.grown(before, torch.Size((3, 1, 3, 3)))
