@@ -37,7 +37,7 @@ from .host_measures import (
 from .host_pairs import matched
 from .host_set_features import KeptFeatures
 from .host_set_files import Plan, Skipped, Task, digest, read_picture
-from .host_set_table import PairTable
+from .host_set_table import REASONS, PairTable, reasons_of
 
 T = TypeVar("T")
 METRICS: tuple[Metric, ...] = (
@@ -90,10 +90,11 @@ class Evaluation:
         self._digest = lru_cache(maxsize=None)(digest)
         self._picture = lru_cache(maxsize=2)(lambda path: read_picture(path, settings.size))
         self._look = lru_cache(maxsize=1)(self._style_look)
+        self._lacking = self._without_weights()
 
     def run(self, plan: Plan, on_pair: Callable[[int], None]) -> Done:
         """All pairs. A file that cannot be read costs its own pairs only."""
-        done = Done(skipped=list(plan.skipped), missing=self._lacking())
+        done = Done(skipped=list(plan.skipped), missing=dict(self._lacking))
         for number, task in enumerate(plan.tasks, 1):
             comfy.model_management.throw_exception_if_processing_interrupted()
             try:
@@ -104,7 +105,7 @@ class Evaluation:
         self._table.tidy(self._folder, {self._name(task) for task in plan.tasks})
         return done
 
-    def _lacking(self) -> dict[str, str]:
+    def _without_weights(self) -> dict[str, str]:
         """Why figures are not there that need weights."""
         lpips, clip = self._settings.tools
         users = {LPIPS.key: lpips, LAYERS.key: lpips, CLIP.key: clip, FID: self._features}
@@ -114,9 +115,10 @@ class Evaluation:
         key = self._key(task)
         row = self._table.find(self._name(task), key)
         if row is None:
-            row = self._table.append(self._measured(task, key, done))
+            row = self._table.append(self._measured(task, key))
             done.fresh += 1
         done.rows.append(row)
+        done.missing.update(reasons_of(row) or {})
         if FID not in done.missing:
             self._add_features(task, done)
 
@@ -130,7 +132,7 @@ class Evaluation:
         done.results.append(result)
         done.styles.append(style)
 
-    def _measured(self, task: Task, key: str, done: Done) -> dict[str, object]:
+    def _measured(self, task: Task, key: str) -> dict[str, object]:
         result, content = self._read(task.result), self._read(task.content)
         try:
             pair = matched(result, content)
@@ -138,10 +140,10 @@ class Evaluation:
             raise NotAvailable(str(error)) from error
         look = self._look(task.style, min(pair.result.shape[:2]))
         figures = measure(pair.result, pair.content, [look], self._settings.tools, [Region("whole")])
-        done.missing.update({f.metric.key: f.why for f in figures if f.value is None})
         row: dict[str, object] = {f.metric.key: f.value for f in figures}
+        reasons = {f.metric.key: f.why for f in figures if f.value is None and f.metric.key not in self._lacking}
         names = {"result": self._name(task), "content": task.content.name, "style": task.style.name, "key": key}
-        return {**row, **names}
+        return {**row, **names, REASONS: reasons}
 
     def _feature(self, path: Path) -> Tensor:
         features, made = need(self._features), self._digest(path)

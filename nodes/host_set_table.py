@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from typing import Any
 from .host_set_files import host_folders, plain_parts
 
 NAMES = ("result", "content", "style", "key")
+REASONS = "not_available"
+"""The column that says, as JSON, why a figure of the row is empty."""
 
 
 def output_file(prefix: str, ending: str) -> Path:
@@ -62,13 +65,13 @@ class PairTable:
 
     def __init__(self, path: Path, metrics: Sequence[str]) -> None:
         self.path = path
-        self.columns = (*NAMES, *metrics)
+        self.columns = (*NAMES, *metrics, REASONS)
         self.rows = self._read()
 
     def find(self, result: str, key: str) -> dict[str, str] | None:
         """The row of that result, when it is up to date."""
         row = self.rows.get(result)
-        return row if row is not None and row["key"] == key else None
+        return row if row is not None and row["key"] == key and reasons_of(row) is not None else None
 
     def append(self, row: dict[str, Any]) -> dict[str, str]:
         """Writes a row at once. Raises ValueError when the disk does not take it; all rows before it are safe."""
@@ -119,5 +122,16 @@ class PairTable:
         return {row["result"]: row for row in rows}
 
 
+def reasons_of(row: dict[str, str]) -> dict[str, str] | None:
+    """Why figures of that row are empty, by their keys; None where the cell says something else, edited by hand."""
+    try:
+        found = json.loads(row[REASONS] or "{}")
+    except ValueError:
+        return None
+    return {str(key): str(why) for key, why in found.items()} if isinstance(found, dict) else None
+
+
 def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False) if value else ""
     return "" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import comfy.model_management
 import comfy.utils
 import evaluation_bench as eb
@@ -126,6 +128,28 @@ def test_what_has_no_weights_says_why_also_when_nothing_is_computed(pack, folder
         assert "LPIPS: there is no" in out.scores["artfid"]["not_available"]
         assert out.scores["clip_style"]["not_available"] == "clip_vision is not wired (Load CLIP Vision)"
         assert "not available: FID: there is no 'art_inception.pth'" in out.summary
+
+
+def test_what_a_picture_lacks_is_in_the_table_and_said_again(pack, folders):
+    for path in folders.rglob("*.*"):
+        if path.suffix in (".png", ".jpg"):
+            sb.save(path, 9, 10, 10)
+    first, second = sb.evaluate(pack), sb.evaluate(pack)
+    assert (sb.fresh(first), sb.fresh(second)) == (6, 0)
+    why = "the region holds no 11 x 11 pixels"
+    for out in (first, second):
+        assert out.scores["ssim"]["not_available"] == why
+        assert {json.loads(row["not_available"])["ssim"] for row in out.pairs} == {why}
+    assert second.scores == first.scores
+
+
+def test_a_row_whose_reasons_were_edited_is_done_again(pack, folders):
+    before = sb.evaluate(pack)
+    lines = sb.table(folders).read_text().splitlines()
+    sb.table(folders).write_text("\n".join([lines[0], lines[1] + "see above", lines[2] + "[1]", *lines[3:]]) + "\n")
+    out = sb.evaluate(pack)
+    assert sb.fresh(out) == 2
+    assert out.pairs == before.pairs
 
 
 def test_a_second_run_computes_nothing(pack, folders, quick_inception):
