@@ -1,5 +1,6 @@
 """Make the demo checkpoint: data, autoencoder, latents, unet, export, report, in this order.
 
+`restart` keeps the U-Net's weights and begins its optimisers, average and clock anew: for another loss.
 Needs COMFYUI_PATH. Every stage resumes where it was interrupted; SIGTERM stores and stops it.
 """
 
@@ -104,6 +105,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], object]] = {
     "widen": widen_autoencoder,
     "latents": lambda args: latents.make(args.work),
     "unet": train_unet,
+    "restart": lambda args: unet.Training(args.work / "unet.pt").restart(),
     "export": lambda args: export.write(args.work, args.demo),
     "pictures": lambda args: demo_pictures.write(args.work / "wheels", args.demo / "pictures"),
     "report": make_report,
