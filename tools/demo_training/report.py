@@ -17,7 +17,11 @@ from .export import FILE
 from .workplace import use_host
 
 log = logging.getLogger(__name__)
-PROMPTS = ("", "", "photo of mountains", "photo of a face", "oil painting of the sea", "hatching drawing of houses")
+PROMPTS = (
+    "", "", "photo of mountains",
+    "photo of a face", "photo of a cat", "photo of houses",
+    "oil painting of the sea", "mosaic of mountains", "hatching drawing of houses",
+)  # fmt: skip
 
 
 class Inversion(NamedTuple):
@@ -111,7 +115,8 @@ def measure(work: Path, sheet: Path) -> dict[str, Any]:
         back[words] = {name: stock.there_and_back(latent, how) for name, latent in encoded.items()}
         log.info("inverted with %s", words)
     samples = [stock.sample(text, seed) for seed, text in enumerate(PROMPTS)]
-    _sheet(sheet, [[*images.values()], [*decoded.values()], [*back["50 steps"].values()], samples[:3], samples[3:]])
+    rows = [list(made.values()) for made in (images, decoded, back["50 steps"])]
+    _sheet(sheet, [*rows, *(samples[i : i + 3] for i in range(0, len(samples), 3))])
     return {
         "autoencoder_psnr_db": {**quality, "mean": round(sum(quality.values()) / len(quality), 2)},
         "denoising_loss": round(_denoising_loss(stock, work), 4),
