@@ -30,7 +30,7 @@ from tools.demo_training import (
     unet,
     widen,
 )
-from tools.demo_training.workplace import DEMO, PACK
+from tools.demo_training.workplace import DEMO, PACK, device
 
 log = logging.getLogger("train_demo_checkpoint")
 MINUTES = {"autoencoder": 16.0, "unet": 45.0}
@@ -83,10 +83,14 @@ def widen_autoencoder(args: argparse.Namespace) -> None:
 def train_unet(args: argparse.Namespace) -> None:
     training = unet.Training(args.work / "unet.pt")
     latents.make(args.work, args.count)
-    fixed = latents.held_out(args.work)
+    held_out, captions = latents.held_out(args.work)
     empty = training.networks.tokens([""])[0]
     batch = unet.Batch(partial(latents.load, args.work), training.networks.tokens(latents.captions(args.work)), empty)
-    check = partial(unet.held_out_loss, latents=fixed[0], captions=fixed[1])
+
+    def check(networks: unet.DemoNetworks) -> float:
+        context = networks.context(networks.tokens(captions)).detach()
+        return unet.held_out_loss(partial(networks, context=context), held_out.to(device()))
+
     done = training.run(batch, args.minutes or MINUTES["unet"], args.rate, check)
     log.info("unet %s: held out %.4f", "done" if done else "interrupted", training.with_average(check))
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,16 +90,8 @@ class Stock:
 
 def _denoising_loss(stock: Stock, work: Path) -> float:
     pictures, captions = latents.held_out_pictures(work / "wheels")
-    z = torch.cat([stock.encode(p) for p in pictures])
-    g, total, draws = torch.Generator().manual_seed(1234), 0.0, 4
     context = torch.cat([stock.prompt(caption)[0][0] for caption in captions])
-    for k in range(draws):
-        t = torch.arange(len(z)) * unet.STEPS // len(z) + k * unet.STEPS // (draws * len(z))
-        order = torch.randperm(len(z), generator=g)
-        noise = torch.randn(z.shape, generator=g)
-        out = stock.velocity(unet.add_noise(z, noise, t[order]), t[order], context)
-        total += float((out - unet.velocity(z, noise, t[order])).square().mean())
-    return total / draws
+    return unet.held_out_loss(partial(stock.velocity, context=context), torch.cat([stock.encode(p) for p in pictures]))
 
 
 @torch.inference_mode()

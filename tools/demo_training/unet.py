@@ -136,17 +136,18 @@ class Batch:
 
 
 @torch.no_grad()
-def held_out_loss(networks: DemoNetworks, latents: Tensor, captions: list[str], draws: int = 4) -> float:
-    """Mean squared v error with fixed noise, `draws` timesteps for each picture spread over the table."""
-    g = torch.Generator().manual_seed(1234)
-    context, total = networks.context(networks.tokens(captions)), 0.0
-    latents = latents.to(device())
+def held_out_loss(predict: Callable[[Tensor, Tensor], Tensor], latents: Tensor, draws: int = 4) -> float:
+    """Mean squared v error with fixed noise, `draws` timesteps for each picture spread over the table.
+
+    predict: (noisy latents, timesteps [N]) -> v, for all N pictures with their captions.
+    """
+    g, count, total = torch.Generator().manual_seed(1234), len(latents), 0.0
     for k in range(draws):
-        t = (torch.arange(len(latents)) * STEPS // len(latents) + k * STEPS // (draws * len(latents))).to(device())
-        order = torch.randperm(len(latents), generator=g).to(device())
-        noise = torch.randn(latents.shape, generator=g).to(device())
-        out = networks(add_noise(latents, noise, t[order]), t[order], context)
-        total += float((out - velocity(latents, noise, t[order])).square().mean())
+        t = torch.arange(count) * STEPS // count + k * STEPS // (draws * count)
+        t = t[torch.randperm(count, generator=g)].to(latents.device)
+        noise = torch.randn(latents.shape, generator=g).to(latents.device)
+        out = predict(add_noise(latents, noise, t), t)
+        total += float((out - velocity(latents, noise, t)).square().mean())
     return total / draws
 
 
