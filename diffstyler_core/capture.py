@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
-
+from .capture_store import STORAGES as STORAGES
+from .capture_store import DiskStore as DiskStore
+from .capture_store import MemoryStore as MemoryStore
+from .capture_store import Storage as Storage
+from .capture_store import keeper as keeper
 from .plan import InjectionPlan
 from .sites import Site, format_layers
 from .taps import SiteTensors
 from .trajectory import Trajectory
-
-Storage = Literal["memory", "disk", "recompute"]
-STORAGES: tuple[Storage, ...] = ("memory", "disk", "recompute")
 
 
 @dataclass(frozen=True)
@@ -52,68 +46,6 @@ class CaptureRequest:
         """How many first steps have anything to take."""
         feature_steps = self.feature_steps if self.feature_sites else 0
         return max(feature_steps, self.attention_steps if self.attention_sites else 0)
-
-
-class MemoryStore(tuple[SiteTensors, ...]):
-    """Per step, the tensors of its sites one after the other. A tuple, so that the host's cache counts it."""
-
-    __slots__ = ()
-
-    def tensors(self, step: int) -> SiteTensors:
-        """The flat tensors of one step."""
-        return self[step]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory used, in bytes."""
-        return sum(t.numel() * t.element_size() for step in self for t in step)
-
-
-class DiskStore:
-    """Per step, one safetensors file in a folder of its own, which goes when the store goes.
-
-    Tensors are read back one step at a time.
-    """
-
-    def __init__(self, folder: Path, steps: Iterable[SiteTensors]) -> None:
-        folder.mkdir(parents=True, exist_ok=False)
-        self._finalizer = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.folder = folder
-        self.nbytes = 0
-        try:
-            for i, tensors in enumerate(steps):
-                self._write(i, tensors)
-                self.nbytes += sum(t.numel() * t.element_size() for t in tensors)
-        except BaseException:
-            self._finalizer()
-            raise
-
-    def _file(self, step: int) -> Path:
-        return self.folder / f"step_{step:04d}.safetensors"
-
-    def _write(self, step: int, tensors: SiteTensors) -> None:
-        named = {f"{j:03d}": t.contiguous() for j, t in enumerate(tensors)}
-        try:
-            safetensors.torch.save_file(named, self._file(step))
-        except (OSError, safetensors.SafetensorError) as error:
-            raise ValueError(
-                f"storage: step {step} of the capture could not be written to {self.folder} ({error}). "
-                "Free some space, capture fewer layers or steps, or choose memory or recompute."
-            ) from error
-
-    def require(self, step: int) -> None:
-        """Raises ValueError when the file of a step is gone."""
-        if not self._file(step).is_file():
-            raise ValueError(
-                f"features: the captured step {step} is no longer on disk (temporary files were cleaned). "
-                "Capture again: change any input of the Capture node, or restart ComfyUI."
-            )
-
-    def tensors(self, step: int) -> SiteTensors:
-        """The flat tensors of one step, read from its file. Raises ValueError when the file is gone."""
-        self.require(step)
-        named = safetensors.torch.load_file(self._file(step))
-        return tuple(named[name] for name in sorted(named))
 
 
 class _Fields(NamedTuple):
@@ -169,12 +101,3 @@ class Capture(_Fields):
 def flatten(taken: Mapping[Site, SiteTensors], sites: tuple[Site, ...]) -> SiteTensors:
     """One step's tensors in storage order."""
     return tuple(t for site in sites for t in taken[site])
-
-
-def keeper(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """How captured tensors are kept: a CPU copy in ``dtype``."""
-
-    def keep(tensor: Tensor) -> Tensor:
-        return tensor.detach().to(device="cpu", dtype=dtype, copy=True)
-
-    return keep
