@@ -11,6 +11,8 @@ from .capture_store import DiskStore as DiskStore
 from .capture_store import MemoryStore as MemoryStore
 from .capture_store import Storage as Storage
 from .capture_store import keeper as keeper
+from .injection import InjectionSettings
+from .lora_schedule import Lora, LoraSchedule
 from .plan import InjectionPlan
 from .sites import Site, format_layers
 from .taps import SiteTensors
@@ -48,17 +50,30 @@ class CaptureRequest:
         return max(feature_steps, self.attention_steps if self.attention_sites else 0)
 
 
+class ContentRun(NamedTuple):
+    """What the content's own run is predicted with; opaque here but for the LoRA.
+
+    conditioning: its prompt. lora, strength: acting in the UNet that the content is shown to, None for none.
+    model: that UNet, kept only where the run is to be repeated ('recompute').
+    """
+
+    conditioning: object
+    lora: Lora | LoraSchedule | None = None
+    strength: float = 1.0
+    model: object = None
+
+
 class _Fields(NamedTuple):
     trajectory: Trajectory
     request: CaptureRequest
-    conditioning: object
+    source: ContentRun
     store: MemoryStore | DiskStore | None
 
 
 class Capture(_Fields):
     """A capture request, its result, and the trajectory it belongs to. Store None: recomputed while sampling.
 
-    conditioning: what the content was predicted with, as the node that samples needs it to recompute.
+    source: what the content was predicted with, as the node that samples needs it to recompute.
     """
 
     __slots__ = ()
@@ -73,6 +88,13 @@ class Capture(_Fields):
             out[site] = tuple(flat[:size])
             del flat[:size]
         return out
+
+    def plan(self, settings: InjectionSettings) -> InjectionPlan:
+        """What the settings mean for this capture. Raises ValueError for what they need and it lacks."""
+        request = self.request
+        plan = settings.plan(self.trajectory.schedule.steps, request.feature_sites, request.attention_sites)
+        self.check_covers(plan)
+        return plan
 
     def check_covers(self, plan: InjectionPlan) -> None:
         """Raises ValueError that names what the plan needs and this capture lacks, before any work starts."""

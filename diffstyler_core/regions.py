@@ -77,3 +77,18 @@ def localize(styled: Tensor, content: Tensor, inside: Tensor) -> Tensor:
     """z_hat = M z* + (1 - M) z [B, C, h, w]: outside, the content bit for bit (eq. 7)."""
     m = inside.to(styled)
     return m * styled + (1.0 - m) * content.to(styled)
+
+
+def as_seen_from(x: Tensor, there: Tensor, x0: Tensor, sigma: float, after: float) -> Tensor:
+    """The x0 that takes a first-order sampler from its x to where DDIM takes ``there``, all [B, C, h, w].
+
+    there: what the model was shown instead of x, localized by eq. 7; x0: what it made of that. Both latents are
+    variance-exploding, at ``sigma``; ``after`` is the noise level that the sampler goes to next, below ``sigma``.
+    Where nothing was replaced it is x0 itself, bit for bit.
+    """
+    return x0 + after / (after - sigma) * (x - there)
+
+
+def put_back(styled: Tensor, content: Tensor, inside: Tensor) -> Tensor:
+    """A latent [B, C, h, w] with the content bit for bit where no style is."""
+    return torch.where(inside.to(styled) == 0.0, content.to(styled), styled)

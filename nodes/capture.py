@@ -17,6 +17,7 @@ from ..diffstyler_core.capture import (
     STORAGES,
     Capture,
     CaptureRequest,
+    ContentRun,
     DiskStore,
     MemoryStore,
     Storage,
@@ -24,12 +25,15 @@ from ..diffstyler_core.capture import (
     keeper,
 )
 from ..diffstyler_core.ddim import Denoiser, OnStep
+from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
 from ..diffstyler_core.sites import Site, format_layers, parse_layers
 from ..diffstyler_core.taps import Recorder, SiteTensors
 from ..diffstyler_core.trajectory import Trajectory
 from . import host_text, sockets
-from .host_inputs import Conditioning, one_conditioning
-from .host_model import identity, layout_of, require_family
+from .host_forward import Acting
+from .host_inputs import Conditioning, require_conditioning
+from .host_lora_run import LoraRun
+from .host_model import identity, layout_of, require_compatible, require_family
 from .host_sampling import SourceGuider, denoise_content, run_guider, to_exploding
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -60,6 +64,7 @@ def capture_run(
     model: ModelPatcher,
     trajectory: Trajectory,
     conditioning: Conditioning,
+    lora: LoraRun,
     request: CaptureRequest,
     dtype: torch.dtype,
     keep: Keep,
@@ -73,7 +78,8 @@ def capture_run(
         def steps() -> Iterator[SiteTensors]:
             for step in range(request.steps()):
                 sites = request.sites_at(step)
-                guider.tap = recorder = Recorder(frozenset(sites), keeper(dtype))
+                recorder = Recorder(frozenset(sites), keeper(dtype))
+                guider.acting = Acting(lora.at(step), recorder)
                 x0 = denoise_content(denoise, trajectory, step, x)
                 yield flatten(recorder.taken, sites)
                 on_step(step, request.steps(), x0)
@@ -121,9 +127,7 @@ class CaptureFeatures(io.ComfyNode):
             "Layers are decoder layers (output blocks), written like 4-11 or 4,6-8; empty for none.",
             search_aliases=["plug and play", "pnp features", "attention injection", "diffstyler"],
             inputs=[
-                io.Model.Input(
-                    "model", tooltip="The base model (paper). Wire the LoRA model here to take its features."
-                ),
+                io.Model.Input("model", tooltip="The base model, as on the sampler."),
                 sockets.Trajectory.Input("trajectory", tooltip="From DDIM Invert."),
                 io.Conditioning.Input("source", tooltip="Prompt of the content's run; usually the empty prompt."),
                 io.String.Input("feature_layers", default="4", tooltip="ResBlocks to take hidden states from."),
@@ -165,6 +169,23 @@ class CaptureFeatures(io.ComfyNode):
                     tooltip="Number format of what is kept.",
                     advanced=True,
                 ),
+                io.Float.Input(
+                    "lora_strength",
+                    default=1.0,
+                    min=-4.0,
+                    max=4.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="Strength of lora. Without a LoRA it does nothing.",
+                    advanced=True,
+                ),
+                io.MultiType.Input(
+                    "lora",
+                    types=[sockets.LoraModel, sockets.LoraSchedule],
+                    optional=True,
+                    tooltip="Captures the content's run of the UNet with this LoRA, as the method's original "
+                    "implementation does for each style. Without: the base model's run (paper).",
+                ),
             ],
             outputs=[sockets.Features.Output("features", tooltip="For the Injected LoRA Sampler.")],
             hidden=[io.Hidden.unique_id],
@@ -184,23 +205,30 @@ class CaptureFeatures(io.ComfyNode):
         attention_steps: int,
         storage: Storage,
         precision: str,
+        lora_strength: float = 1.0,
+        lora: Lora | LoraSchedule | None = None,
     ) -> io.NodeOutput:
+        require_compatible(model)
         require_family(model, trajectory.family, "trajectory")
         request = request_for(
             model, feature_layers, self_attention_layers, cross_attention_layers, feature_steps, attention_steps
         )
         steps = trajectory.schedule.steps
         request.check(steps)
-        one_conditioning(source, "source")
-        store = None
+        require_conditioning(source, model, "source", one=True)
+        run = LoraRun(model, lora, lora_strength, "lora", steps)
+        store, repeated = None, None
         if storage == "recompute":
+            repeated = model
             size = "nothing stored: recomputed while sampling, one more UNet row a step"
         else:
-            store = capture_run(model, trajectory, source, request, PRECISIONS[precision], keep_in(storage))
+            store = capture_run(model, trajectory, source, run, request, PRECISIONS[precision], keep_in(storage))
             size = f"{store.nbytes / 1e6:.1f} MB in {storage} ({precision}), {request.steps()} UNet evaluations"
-        lines = [*describe(request, steps), size]
+        lines = [*describe(request, steps), size, *run.notes]
+        if lora is not None:
+            lines.append("of the base model: the LoRA's strength is 0" if run.bare else "of the UNet with the LoRA")
         if identity(source) != trajectory.source:
             lines.append("note: another prompt than the inversion's")
         comfy.model_management.throw_exception_if_processing_interrupted()
-        capture = Capture(trajectory, request, source, store)
+        capture = Capture(trajectory, request, ContentRun(source, lora, lora_strength, repeated), store)
         return host_text.output(capture, text="\n".join(lines), node=cls)

@@ -13,6 +13,7 @@ from .feature_similarity import FeatureSimilarity
 from .guider import InjectedLoRAGuider
 from .host_fastsam_weights import register_fastsam_folder
 from .host_metric_files import register_metric_folders
+from .injection_settings import InjectionSettingsNode
 from .invert import DDIMInvert
 from .paste import PasteContent
 from .preview import PreviewStyles
@@ -39,6 +40,7 @@ class DiffStylerExtension(ComfyExtension):
             TrainStyleLoRA,
             DDIMInvert,
             CaptureFeatures,
+            InjectionSettingsNode,
             InjectedLoRASampler,
             InjectedLoRAGuider,
             StyleNode,

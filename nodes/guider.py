@@ -2,66 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
+from ..diffstyler_core.attention import Blend
 from ..diffstyler_core.capture import Capture
-from ..diffstyler_core.regions import localize
+from ..diffstyler_core.injection import CUSTOM, InjectionSettings
+from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
+from ..diffstyler_core.plan import Mode
+from ..diffstyler_core.regions import Outside
+from ..diffstyler_core.style import Styles
 from . import host_text, sockets
-from .host_forward import Options
-from .host_injection import Injection, Settings, file_fingerprint, prepare
+from .host_guider import InjectedGuider
+from .host_injection import Base, prepare, require_prompts
 from .host_injection_inputs import added_inputs, injection_inputs
 from .host_inputs import Conditioning
 from .host_lora import NO_LORA
-from .host_sampling import InjectedGuider, sigmas_of
-
-
-class LocalizedGuider(InjectedGuider):
-    """Keeps the content outside the styles at whatever noise levels a sampler visits, as the host inpaints.
-
-    Each evaluation sees the content's own path outside (eq. 7) and answers with the content there; at the end the
-    content is put back exactly. A run that ends at the last of the node's SIGMAS, the picture's level abar_0, comes
-    back in the latent's scale.
-    """
-
-    def __init__(self, model: ModelPatcher, capture: Capture, injection: Injection) -> None:
-        super().__init__(model, capture, injection.plan, injection.branches)
-        self._inside = injection.inside
-
-    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
-        """The guided x0 inside, the content outside."""
-        trajectory = self._capture.trajectory
-        if x.shape != trajectory.noise.shape:
-            raise ValueError(
-                f"latent_image: {list(x.shape)} does not fit the trajectory's {list(trajectory.noise.shape)}. "
-                "Wire the x_T of DDIM Invert into the sampler, or a latent of the content's size."
-            )
-        content = trajectory.content.to(x)
-        if not self._branches:
-            return content
-        if self._inside is None:
-            return super().predict_noise(x, timestep, model_options, seed)
-        around = trajectory.exploding_at(float(timestep[0])).to(x)
-        x0 = super().predict_noise(localize(x, around, self._inside), timestep, model_options, seed)
-        return localize(x0, content, self._inside)
-
-    def sample(self, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, **kwargs: Any) -> Tensor:
-        """One run of the host's, with the content's own latents outside at its end."""
-        samples = super().sample(noise, latent_image, sampler, sigmas, **kwargs)
-        if sigmas.shape[-1] == 0:
-            return samples
-        trajectory, last = self._capture.trajectory, float(sigmas[-1])
-        content = trajectory.exploding_at(last)
-        if math.isclose(last, float(sigmas_of(trajectory.schedule)[-1]), rel_tol=1e-4):
-            samples, content = samples / math.sqrt(1.0 + last**2), trajectory.content
-        if self._inside is None and self._branches:
-            return samples
-        outside = self.model_patcher.model.process_latent_out(content).to(samples)
-        return outside if not self._branches else localize(samples, outside, self._inside)  # type: ignore[arg-type]
+from .host_lora_run import file_fingerprint
+from .host_sampling import sigmas_of
 
 
 class InjectedLoRAGuider(io.ComfyNode):
@@ -99,10 +59,25 @@ class InjectedLoRAGuider(io.ComfyNode):
         positive: Conditioning,
         negative: Conditioning,
         cfg: float,
-        **settings: Any,
+        feature_steps: int,
+        attention_steps: int,
+        attention_mode: Mode,
+        blend: Blend,
+        lora_name: str,
+        lora_strength: float,
+        lora: Lora | LoraSchedule | None = None,
+        styles: Styles | None = None,
+        outside: Outside = "content",
+        mask_grow: int = 0,
+        mask_feather: int = 0,
+        preset: str = CUSTOM,
+        injection: InjectionSettings | None = None,
     ) -> io.NodeOutput:
-        injection = prepare(model, features, Settings(**settings))
-        guider = LocalizedGuider(model, features, injection)
+        base = Base.of(model, features, injection, preset, feature_steps, attention_steps, attention_mode, blend)
+        require_prompts(base, positive, negative, cfg)
+        prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
+        guider = InjectedGuider(model, features.trajectory, prepared.branches, prepared.inside)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
-        return host_text.output(guider, sigmas_of(features.trajectory.schedule), text=injection.words, node=cls)
+        sigmas = sigmas_of(features.trajectory.schedule)
+        return host_text.output(guider, sigmas, text="\n".join(prepared.words), node=cls)

@@ -21,6 +21,7 @@ from ..diffstyler_core.sites import Site, parse_layers
 from ..diffstyler_core.taps import Recorder
 from ..diffstyler_core.trajectory import Trajectory
 from . import sockets
+from .host_forward import Acting
 from .host_inputs import Conditioning, require_conditioning, require_number
 from .host_lora import ForwardLora
 from .host_model import identity, layout_of, require_family
@@ -137,7 +138,8 @@ def _features(
     """Hidden state [1, C, H, W] of each layer's ResBlock before the skip connection. One UNet evaluation."""
     guider = SourceGuider(model)
     guider.set_source(wired.source)
-    guider.lora, guider.tap = lora, (recorder := Recorder(frozenset(sites), keeper(torch.float32)))
+    recorder = Recorder(frozenset(sites), keeper(torch.float32))
+    guider.acting = Acting(lora, recorder)
 
     def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
         on_step(0, 1, denoise_content(denoise, wired.trajectory, step, x))

@@ -1,4 +1,4 @@
-"""Attaching taps and LoRAs to the UNet for one evaluation, through the host's DIFFUSION_MODEL wrapper.
+"""What acts in the UNet during one evaluation, attached through the host's APPLY_MODEL wrapper.
 
 Everything is attached inside the call and detached in ``finally``; nothing stays on the MODEL.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.model_patcher
 from comfy.ldm.modules.attention import optimized_attention
@@ -15,55 +15,63 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
+from ..diffstyler_core.attention import attend_mixed
 from ..diffstyler_core.sites import Kind, Site
-from ..diffstyler_core.taps import Tap
+from ..diffstyler_core.taps import ByChunk, Tap
 from .host_lora import ForwardLora, loras_applied
 
 KEY = "diffstyler"
-BRANCHES = "diffstyler_branches"
+ACTING = "diffstyler_acting"
 PATCH_NAMES: dict[Kind, str] = {"self-attention": "attn1", "cross-attention": "attn2"}
 
 Options = dict[str, Any]
 
 
-def options_for(model_options: Options, tap: Tap | None, loras: Sequence[ForwardLora | None] = ()) -> Options:
-    """Model options of one evaluation: a copy of the received ones with this tap and the LoRA of each branch.
+class Acting(NamedTuple):
+    """What acts in one chunk of a batch: a LoRA, and a tap that listens or injects."""
 
-    Which branch a chunk of the batch belongs to stands in the transformer options under BRANCHES; without that entry
-    (one branch) all rows belong to the first.
+    lora: ForwardLora | None = None
+    tap: Tap | None = None
+
+    def __bool__(self) -> bool:
+        return self.lora is not None or (self.tap is not None and bool(self.tap.sites))
+
+
+def acting_options(model_options: Options, everywhere: Acting, by_chunk: Sequence[Acting] = ()) -> Options:
+    """Model options of one evaluation: a copy of the received ones under which ``everywhere`` acts in all rows.
+
+    Where the transformer options of a batch name its chunks' own (under ACTING), those of ``by_chunk`` act instead.
     """
-    if not any(loras) and (tap is None or not tap.sites):
+    if not any((everywhere, *by_chunk)):
         return model_options
     options = comfy.model_patcher.create_model_options_clone(model_options)
-    add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _wrapper(tap, loras), options, is_model_options=True)
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _wrapper(everywhere), options, is_model_options=True)
     return options
 
 
-def _wrapper(tap: Tap | None, loras: Sequence[ForwardLora | None]) -> Callable[..., Tensor]:
-    def forward(
+def _wrapper(everywhere: Acting) -> Callable[..., Tensor]:
+    def apply_model(
         executor: Any,
         x: Tensor,
-        timesteps: Tensor,
-        context: Tensor | None = None,
-        y: Tensor | None = None,
+        sigma: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
         control: Any = None,
         transformer_options: Options | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        unet, options = executor.class_obj, transformer_options or {}
-        chunks = [loras[branch] for branch in options.get(BRANCHES, [0])] if loras else []
-        with loras_applied(unet, chunks), _features_tapped(unet, tap):
-            return executor(x, timesteps, context, y, control, _attention_tapped(options, tap), **kwargs)
+        unet, options = executor.class_obj.diffusion_model, transformer_options or {}
+        chunks: Sequence[Acting] = options.get(ACTING, (everywhere,))
+        tap = ByChunk([acting.tap for acting in chunks])
+        with loras_applied(unet, [acting.lora for acting in chunks]), _features_tapped(unet, tap):
+            return executor(x, sigma, c_concat, c_crossattn, control, _attention_tapped(options, tap), **kwargs)
 
-    return forward
+    return apply_model
 
 
 @contextmanager
-def _features_tapped(unet: UNetModel, tap: Tap | None) -> Iterator[None]:
+def _features_tapped(unet: UNetModel, tap: Tap) -> Iterator[None]:
     """Hooks on the ResBlocks' ``out_layers``: the hidden state before the skip connection is added."""
-    if tap is None:
-        yield
-        return
     handles = []
     try:
         for site in tap.sites:
@@ -80,10 +88,10 @@ def _feature_hook(tap: Tap, site: Site) -> Callable[..., Tensor]:
     return lambda module, args, output: tap.feature(site, output)
 
 
-def _attention_tapped(transformer_options: Options, tap: Tap | None) -> Options:
+def _attention_tapped(transformer_options: Options, tap: Tap) -> Options:
     """A copy of the options whose attention replacements lead through the tap to whatever stood there before."""
-    sites = [s for s in tap.sites if s.kind != "feature"] if tap else []
-    if tap is None or not sites:
+    sites = [s for s in tap.sites if s.kind != "feature"]
+    if not sites:
         return transformer_options
     options = {**transformer_options, "patches_replace": dict(transformer_options.get("patches_replace", {}))}
     for site in sites:
@@ -103,6 +111,6 @@ def _attention_patch(tap: Tap, site: Site, previous: Callable[..., Tensor] | Non
             heads, precision = extra_options["n_heads"], extra_options["attn_precision"]
             return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
 
-        return tap.attention(site, q, k, v, attend)
+        return attend_mixed(tap.attention(site, q, k), q, k, v, attend)
 
     return patch

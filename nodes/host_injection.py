@@ -1,157 +1,194 @@
-"""What the inputs of the Injected LoRA Sampler and Guider mean: checked, and turned into branches and a plan."""
+"""What the inputs of the Injected LoRA Sampler and Guider mean: checked, and turned into branches."""
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
-import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..diffstyler_core.attention import Blend
 from ..diffstyler_core.capture import Capture
+from ..diffstyler_core.injection import CUSTOM, InjectionSettings, in_steps, preset
 from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
-from ..diffstyler_core.plan import InjectionPlan, Mode
-from ..diffstyler_core.presets import CUSTOM, Windows, windows
-from ..diffstyler_core.regions import OUTSIDES, Outside, Regions
-from ..diffstyler_core.style import Styles, regions_of
-from .host_fusion import Branch, LoraAt
-from .host_lora import NO_LORA, ForwardLora, lora_from_file
-from .host_model import require_family
+from ..diffstyler_core.plan import Mode
+from ..diffstyler_core.regions import OUTSIDES, Outside
+from ..diffstyler_core.style import Style, Styles, regions_of
+from .host_branches import Branch, Content, Injected
+from .host_inputs import Conditioning, require_conditioning, require_covered, require_number
+from .host_lora import NO_LORA
+from .host_lora_run import LoraRun, wired_or_file
+from .host_model import require_compatible, require_family
 
 
-class Injection(NamedTuple):
-    """A checked request: what is injected when, which branches are predicted, and where the content stays.
+class Prepared(NamedTuple):
+    """A checked request: which branches are predicted, and where the content stays.
 
     inside: [h, w], the styles' share where the content is kept outside; None where nothing is kept.
     words: what the user should know about it.
     """
 
-    plan: InjectionPlan
     branches: tuple[Branch, ...]
     inside: Tensor | None
-    words: str
+    words: tuple[str, ...]
 
 
-class Settings(NamedTuple):
-    """The nodes' inputs that say what is injected and which styles act, under their own names."""
+class Base(NamedTuple):
+    """What every branch of a run starts from: its MODEL, the sampler's features, and what is injected by default.
 
-    feature_steps: int
-    attention_steps: int
-    attention_mode: Mode
-    blend: Blend
-    lora_name: str
-    lora_strength: float
-    lora: Lora | LoraSchedule | None = None
-    styles: Styles | None = None
-    outside: Outside = "content"
-    mask_grow: int = 0
-    mask_feather: int = 0
-    preset: str = CUSTOM
+    said: where the settings come from, in words.
+    """
 
-    def windows(self, steps: int) -> Windows:
-        """When and how the content is injected: the preset's own settings, or those of the widgets."""
-        if self.preset != CUSTOM:
-            return windows(self.preset, steps)
-        return Windows(self.feature_steps, self.attention_steps, self.attention_mode, self.blend)
+    model: ModelPatcher
+    features: Capture
+    settings: InjectionSettings
+    said: str
+
+    @classmethod
+    def of(
+        cls,
+        model: ModelPatcher,
+        features: Capture,
+        injection: InjectionSettings | None,
+        preset_name: str,
+        feature_steps: int,
+        attention_steps: int,
+        mode: Mode,
+        blend: Blend,
+    ) -> Base:
+        """The settings are those that are wired, else the preset's, else the widgets'. Raises ValueError."""
+        require_compatible(model)
+        require_family(model, features.trajectory.family, "features")
+        if injection is not None:
+            return cls(model, features, injection, "injection, as wired")
+        if preset_name != CUSTOM:
+            return cls(model, features, preset(preset_name), f"preset {preset_name}")
+        steps = features.trajectory.schedule.steps
+        return cls(model, features, in_steps(feature_steps, attention_steps, mode, blend, steps), "injection")
+
+    @property
+    def steps(self) -> int:
+        """S of the run."""
+        return self.features.trajectory.schedule.steps
+
+    def lora(self, lora: Lora | LoraSchedule | None, strength: float, name: str) -> LoraRun:
+        """A LoRA, schedule or file's LoRA, made ready for this run."""
+        return LoraRun(self.model, lora, strength, name, self.steps)
+
+    def describe(self) -> str:
+        """What is injected by default."""
+        feature, attention = (
+            round(end * self.steps) for end in (self.settings.feature_end, self.settings.attention_end)
+        )
+        return f"{self.said}: {self.settings}; {feature} and {attention} of {self.steps} steps"
 
 
-def prepare(model: ModelPatcher, features: Capture, settings: Settings) -> Injection:
-    """Checks everything that can be checked before the first evaluation. Raises ValueError."""
-    trajectory, request = features.trajectory, features.request
-    require_family(model, trajectory.family, "features")
-    chosen = settings.windows(trajectory.schedule.steps)
-    plan = InjectionPlan(
-        trajectory.schedule.steps,
-        chosen.feature_steps,
-        chosen.attention_steps,
-        request.feature_sites,
-        request.attention_sites,
-        chosen.attention_mode,
-        chosen.blend,
-    )
-    features.check_covers(plan)
-    words = [f"{plan.steps} steps, attention threshold T_a = {plan.threshold:.0f}"]
-    words += [f"preset {settings.preset}: {chosen}"] if settings.preset != CUSTOM else []
-    styles = settings.styles
+def require_prompts(base: Base, positive: Conditioning, negative: Conditioning, cfg: float) -> None:
+    """Raises ValueError when the guidance scale is no number or a prompt none for this model and all of the run."""
+    require_number(cfg, "cfg", 0.0, 100.0)
+    _require_prompt(base, positive, "positive")
+    _require_prompt(base, negative, "negative")
+
+
+def _require_prompt(base: Base, prompt: object, name: str) -> None:
+    schedule = base.features.trajectory.schedule
+    checked = require_conditioning(prompt, base.model, name)
+    require_covered(checked, base.model, [schedule.sigma(t) for t in schedule.timesteps], name)
+
+
+def one_style(base: Base, lora: Lora | LoraSchedule | None, lora_name: str, strength: float) -> Prepared:
+    """One LoRA, schedule or file for the whole picture. Raises ValueError."""
+    wired, name = wired_or_file(lora, lora_name)
+    run = base.lora(wired, strength, name if wired is not None else "lora_strength")
+    injected = Contents(base).injected(None, None, "features")
+    everywhere = torch.ones(base.features.trajectory.content.shape[-2:])
+    words = ["no style LoRA: base model"] if run.bare else []
+    return Prepared((Branch(everywhere, run, None, injected),), None, (*words, base.describe(), *run.notes))
+
+
+def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mask_feather: int) -> Prepared:
+    """A branch for every style that covers anything; one of zero share costs nothing. Raises ValueError."""
+    if outside not in OUTSIDES:
+        raise ValueError(f"outside must be one of {OUTSIDES}, got {outside!r}.")
+    keep = outside == "content"
+    scale = base.model.get_model_object("latent_format").spacial_downscale_ratio
+    height, width = base.features.trajectory.content.shape[-2:]
+    regions = regions_of(styles, (height, width), (height * scale, width * scale), mask_grow, mask_feather)
+    contents = Contents(base)
+    branches, words = [], [base.describe()]
+    for number, (style, part, share) in enumerate(
+        zip(styles, regions.styles, regions.among_styles() if keep else regions.styles, strict=True), 1
+    ):
+        name = f"style {number}"
+        branch = _branch(base, contents, style, share, name)
+        words.append(f"{name}: {100 * part.mean().item():.1f} % of the picture{_differences(style, branch)}")
+        words += branch.lora.notes
+        if share.any():
+            branches.append(branch)
+    if regions.rest.any():
+        kept = "the content" if keep else "the base model's picture, nothing injected"
+        words.append(f"outside: {kept}, {100 * regions.rest.mean().item():.1f} %")
+        if not keep:
+            branches.append(Branch(regions.rest, base.lora(None, 1.0, "outside")))
+    return Prepared(tuple(branches), regions.inside if keep and regions.rest.any() else None, tuple(words))
+
+
+def _branch(base: Base, contents: Contents, style: Style, share: Tensor, name: str) -> Branch:
+    _require_prompt(base, style.positive, f"positive of {name}")
+    lora = base.lora(style.lora, style.strength, name)
+    injected = contents.injected(style.features, style.injection, name)
+    return Branch(share, lora, style.positive, injected)  # type: ignore[arg-type]  # opaque in the core
+
+
+def _differences(style: Style, branch: Branch) -> str:
+    """What a style does not share with the others, in words."""
+    words = ["base model"] if branch.lora.bare else []
+    words += ["its own features"] if style.features is not None else []
+    words += [str(style.injection)] if style.injection is not None else []
+    return "".join(f", {word}" for word in words)
+
+
+class Contents:
+    """The captures of a run by identity: styles that are given the same one share it."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._known: dict[int, Content] = {}
+
+    def injected(self, features: Capture | None, settings: InjectionSettings | None, name: str) -> Injected:
+        """What is injected for one style: from its own features and settings, or the run's.
+
+        Raises ValueError when they do not fit each other or the run.
+        """
+        own = "features" if features is None else f"features of {name}" if name != "features" else name
+        capture = self._base.features if features is None else features
+        if id(capture) not in self._known:
+            content = Content(self._base.model, capture, self._base.features.trajectory, own)
+            self._known[id(capture)] = content
+        try:
+            plan = capture.plan(self._base.settings if settings is None else settings)
+        except ValueError as error:
+            raise ValueError(str(error) if name == "features" else f"{name}: {error}") from error
+        return Injected(self._known[id(capture)], plan)
+
+
+def prepare(
+    base: Base,
+    lora: Lora | LoraSchedule | None,
+    lora_name: str,
+    lora_strength: float,
+    styles: Styles | None,
+    outside: Outside,
+    mask_grow: int,
+    mask_feather: int,
+) -> Prepared:
+    """Checks everything that can be checked before the first evaluation. Raises ValueError that names the input."""
     if styles is None:
-        lora = _one_lora(model, settings, plan.steps)
-        branch = Branch(torch.ones(trajectory.content.shape[-2:]), lora)
-        bare = not any(lora(step) for step in range(plan.steps))
-        return Injection(plan, (branch,), None, "\n".join(words + ["no style LoRA: base model"] * bare))
-    regions = _regions(model, features, styles, settings)
-    branches, inside = _branches(model, styles, regions, settings.outside, plan.steps)
-    words += [f"style {i}: {100 * r.mean().item():.1f} % of the picture" for i, r in enumerate(regions.styles, 1)]
-    kept = "the content" if settings.outside == "content" else "the base model's picture"
-    words += [f"outside: {kept}, {100 * regions.rest.mean().item():.1f} %"] if regions.rest.any() else []
-    return Injection(plan, branches, inside, "\n".join(words))
-
-
-def _regions(model: ModelPatcher, features: Capture, styles: Styles, settings: Settings) -> Regions:
-    if settings.lora is not None or settings.lora_name != NO_LORA:
+        return one_style(base, lora, lora_name, lora_strength)
+    if lora is not None or lora_name != NO_LORA:
         raise ValueError(
             "styles and lora: both were given, and each says which LoRA acts. "
             f"Unplug lora (and set lora_name to '{NO_LORA}'), or unplug styles."
         )
-    scale = model.get_model_object("latent_format").spacial_downscale_ratio
-    height, width = features.trajectory.content.shape[-2:]
-    size = (height * scale, width * scale)
-    return regions_of(styles, (height, width), size, settings.mask_grow, settings.mask_feather)
-
-
-def _branches(
-    model: ModelPatcher, styles: Styles, regions: Regions, outside: Outside, steps: int
-) -> tuple[tuple[Branch, ...], Tensor | None]:
-    """(the branches that count anywhere, the inside where the content is kept): a share of zero costs nothing."""
-    if outside not in OUTSIDES:
-        raise ValueError(f"outside must be one of {OUTSIDES}, got {outside!r}.")
-    keep = outside == "content"
-    shares = regions.among_styles() if keep else regions.styles
-    branches = []
-    for number, (style, share) in enumerate(zip(styles, shares, strict=True), 1):
-        lora = lora_at(model, style.lora, style.strength, f"style {number}", steps)
-        if share.any():
-            branches.append(Branch(share, lora, style.positive))  # type: ignore[arg-type]
-    if not keep and regions.rest.any():
-        branches.append(Branch(regions.rest, lambda step: None))
-    return tuple(branches), regions.inside if keep and regions.rest.any() else None
-
-
-def _one_lora(model: ModelPatcher, settings: Settings, steps: int) -> LoraAt:
-    """The wired LoRA or schedule, or the chosen file, of a graph without styles."""
-    lora, name, strength = settings.lora, settings.lora_name, settings.lora_strength
-    if lora is not None and name != NO_LORA:
-        raise ValueError(
-            f"lora and lora_name: both a wired LoRA and the file {name!r} were given. "
-            f"Set lora_name to '{NO_LORA}', or unplug lora."
-        )
-    if name != NO_LORA:
-        return lora_at(model, lora_from_file(name), strength, f"lora_name: {name!r}", steps)
-    return (lambda step: None) if lora is None else lora_at(model, lora, strength, "lora", steps)
-
-
-def lora_at(model: ModelPatcher, lora: Lora | LoraSchedule, strength: float, name: str, steps: int) -> LoraAt:
-    """Which LoRA acts at which step (eq. 9), each made ready for the forward pass once.
-
-    Raises ValueError when a LoRA does not fit the model or a schedule reaches beyond the run.
-    """
-    if not isinstance(lora, LoraSchedule):
-        constant = ForwardLora(model, lora, strength, name)
-        return lambda step: constant if strength != 0.0 else None
-    lora.check(steps)
-    ready = {entry.start_at_step: ForwardLora(model, entry.lora, 1.0, f"{name}, {entry}") for entry in lora.entries}
-
-    def at(step: int) -> ForwardLora | None:
-        entry = lora.at(step)
-        value = 0.0 if entry is None else entry.strength_at(step) * strength
-        return None if entry is None or value == 0.0 else ready[entry.start_at_step].at(value)
-
-    return at
-
-
-def file_fingerprint(lora_name: str) -> str:
-    """A changed file is another LoRA, though its name is the same."""
-    path = None if lora_name == NO_LORA else folder_paths.get_full_path("loras", lora_name)
-    return "" if path is None else f"{os.stat(path).st_mtime_ns}"
+    return in_regions(base, styles, outside, mask_grow, mask_feather)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..diffstyler_core.attention import BLENDS
+from ..diffstyler_core.injection import CUSTOM, PRESETS
 from ..diffstyler_core.plan import MODES
-from ..diffstyler_core.presets import CUSTOM, PRESETS
 from ..diffstyler_core.regions import OUTSIDES
 from . import sockets
 from .host_lora import NO_LORA, lora_names
@@ -99,7 +99,8 @@ def added_inputs() -> list[io.Input]:
             default="content",
             optional=True,
             tooltip="Outside the styles' masks. content: the picture as it was, from the trajectory at every step. "
-            "regenerate: the base model's own prediction with the positive prompt.",
+            "regenerate: the base model's own prediction with the positive prompt, nothing injected (eq. 8); for an "
+            "injected one wire a Style without a LoRA for the rest.",
         ),
         io.Int.Input(
             "mask_grow",
@@ -126,5 +127,11 @@ def added_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Fills feature_steps, attention_steps, attention_mode and blend for the run's number of steps, and "
             "says so on the node. custom: the values above. A changed value above is custom again.",
+        ),
+        sockets.Injection.Input(
+            "injection",
+            optional=True,
+            tooltip="From Injection Settings, instead of preset and the four values above. A Style with settings of "
+            "its own uses those.",
         ),
     ]

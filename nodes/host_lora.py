@@ -60,6 +60,8 @@ class ForwardLora:
         state = comfy.lora_convert.convert_lora(dict(lora))
         loaded = comfy.lora.load_lora(state, key_map, log_missing=False)
         self._adapters = {key.removesuffix(".weight"): patch for key, patch in loaded.items()}
+        self.notes: tuple[str, ...] = ()
+        self._resident: dict[str, WeightAdapterBase] = {}
         self._strength = strength
         self._check(model, lora, name)
 
@@ -97,6 +99,10 @@ class ForwardLora:
         other._strength = strength
         return other
 
+    def release(self) -> None:
+        """Forgets the copies of the weights on the computing device, at every strength."""
+        self._resident.clear()
+
     @property
     def layers(self) -> frozenset[str]:
         """Paths of the layers in the UNet that it acts on."""
@@ -104,9 +110,12 @@ class ForwardLora:
 
     def forward_of(self, module: nn.Module, layer: str) -> Forward:
         """A forward of ``module`` with this LoRA around the one that it has now. The module itself stays as it is."""
+        moved = self._resident.get(layer, self._adapters[PREFIX + layer])
+        adapter = copy.copy(moved)  # the hook writes its strength and its place on it
         with _forward_kept(module):
-            hook = BypassForwardHook(module, self._adapters[PREFIX + layer], self._strength)
+            hook = BypassForwardHook(module, adapter, self._strength)
             hook.inject()  # also moves the adapter to the computing device
+            self._resident[layer] = adapter
             return module.forward
 
 

@@ -142,3 +142,7 @@ def _numbers(value: Any, samples: int) -> list[Tensor | float]:
 def _spread(tensor: Tensor, samples: int) -> Tensor:
     flat = tensor.detach().reshape(-1)
     return flat[:: max(1, flat.numel() // samples)].float()
+
+
+def require_compatible(model: ModelPatcher, name: str = "model") -> None:
+    """placeholder until merged"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -9,22 +10,29 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..diffstyler_core import ddim
+from ..diffstyler_core.attention import Blend
 from ..diffstyler_core.capture import Capture
 from ..diffstyler_core.ddim import Denoiser, OnStep
-from ..diffstyler_core.regions import localize
+from ..diffstyler_core.injection import CUSTOM, InjectionSettings
+from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
+from ..diffstyler_core.plan import Mode
+from ..diffstyler_core.regions import Outside, localize
+from ..diffstyler_core.style import Styles
 from ..diffstyler_core.trajectory import Trajectory
 from . import host_text, sockets
-from .host_injection import Injection, Settings, file_fingerprint, prepare
+from .host_guider import InjectedGuider
+from .host_injection import Base, Prepared, prepare, require_prompts
 from .host_injection_inputs import added_inputs, injection_inputs
-from .host_inputs import Conditioning, one_latent
+from .host_inputs import Conditioning, latent_notes, one_latent
 from .host_lora import NO_LORA
-from .host_sampling import InjectedGuider, run_guider, to_exploding, to_preserving
+from .host_lora_run import file_fingerprint
+from .host_sampling import run_guider, sigmas_of, to_exploding, to_preserving
 
 
 def sample_injected(
     model: ModelPatcher,
-    capture: Capture,
-    injection: Injection,
+    trajectory: Trajectory,
+    prepared: Prepared,
     positive: Conditioning,
     negative: Conditioning,
     cfg: float,
@@ -32,24 +40,20 @@ def sample_injected(
 ) -> Tensor:
     """DDIM sampling of ``start`` (a LATENT's samples at the noisiest level) -> the stylised latent's samples.
 
-    Where the injection keeps the content, every level takes it from the trajectory (eq. 7). Without any style that
-    covers anything the result is the content, and no evaluation is made.
+    Without any style that covers anything the result is the content, and no evaluation is made.
     """
-    trajectory, inside = capture.trajectory, injection.inside
-    schedule = trajectory.schedule
-    if not injection.branches:
+    schedule, inside = trajectory.schedule, prepared.inside
+    if not prepared.branches:
         return model.model.process_latent_out(trajectory.content)
-
-    def at_level(level: int, z: Tensor) -> Tensor:
-        return z if inside is None else localize(z, trajectory.latents[level].to(z), inside)
 
     def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
         def show(step: int, steps: int, x0: Tensor) -> None:
-            on_step(step, steps, at_level(schedule.steps, x0))
+            on_step(step, steps, x0 if inside is None else localize(x0, trajectory.content, inside))
 
-        return ddim.sample(denoise, to_preserving(x, schedule), schedule, show, at_level)
+        z = ddim.sample(denoise, to_preserving(x, schedule), schedule, show)
+        return z * math.sqrt(1.0 + float(sigmas_of(schedule)[-1]) ** 2)
 
-    guider = InjectedGuider(model, capture, injection.plan, injection.branches)
+    guider = InjectedGuider(model, trajectory, prepared.branches, inside)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     return run_guider(guider, start, run, schedule, schedule.steps)
@@ -108,10 +112,25 @@ class InjectedLoRASampler(io.ComfyNode):
         positive: Conditioning,
         negative: Conditioning,
         cfg: float,
+        feature_steps: int,
+        attention_steps: int,
+        attention_mode: Mode,
+        blend: Blend,
+        lora_name: str,
+        lora_strength: float,
+        lora: Lora | LoraSchedule | None = None,
         start_latent: dict[str, Any] | None = None,
-        **settings: Any,
+        styles: Styles | None = None,
+        outside: Outside = "content",
+        mask_grow: int = 0,
+        mask_feather: int = 0,
+        preset: str = CUSTOM,
+        injection: InjectionSettings | None = None,
     ) -> io.NodeOutput:
-        injection = prepare(model, features, Settings(**settings))
-        start = choose_start(model, features.trajectory, start_latent)
-        samples = sample_injected(model, features, injection, positive, negative, cfg, start)
-        return host_text.output({"samples": samples.to("cpu")}, text=injection.words, node=cls)
+        base = Base.of(model, features, injection, preset, feature_steps, attention_steps, attention_mode, blend)
+        require_prompts(base, positive, negative, cfg)
+        prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
+        start, trajectory = choose_start(model, features.trajectory, start_latent), features.trajectory
+        samples = sample_injected(model, trajectory, prepared, positive, negative, cfg, start)
+        words = (*prepared.words, *latent_notes(start_latent or {}))
+        return host_text.output({"samples": samples.to("cpu")}, text="\n".join(words), node=cls)

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 Trajectory = io.Custom("DIFFSTYLER_TRAJECTORY")
 Features = io.Custom("DIFFSTYLER_FEATURES")
+Injection = io.Custom("DIFFSTYLER_INJECTION")
 LoraSchedule = io.Custom("DIFFSTYLER_LORA_SCHEDULE")
 Styles = io.Custom("DIFFSTYLER_STYLES")
 LoraModel = io.Custom("LORA_MODEL")

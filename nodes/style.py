@@ -5,10 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..diffstyler_core.capture import Capture
+from ..diffstyler_core.injection import InjectionSettings
 from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
 from ..diffstyler_core.style import Style, Styles, add_style
 from . import host_text, sockets
-from .host_inputs import Conditioning
+from .host_inputs import Conditioning, require_number
 
 
 def describe(styles: Styles) -> str:
@@ -16,9 +18,12 @@ def describe(styles: Styles) -> str:
     lines = []
     for number, style in enumerate(styles, 1):
         where = "the rest of the picture" if style.mask is None else f"mask, {100 * style.mask.mean().item():.1f} %"
-        turns = f", {len(style.lora.entries)} LoRAs in turn" if isinstance(style.lora, LoraSchedule) else ""
         empty = " (empty: no effect)" if style.mask is not None and not style.mask.any() else ""
-        lines.append(f"style {number}: {where}{empty}{turns}")
+        turns = f", {len(style.lora.entries)} LoRAs in turn" if isinstance(style.lora, LoraSchedule) else ""
+        own = ", base model" if style.lora is None else turns
+        own += "" if style.features is None else ", its own features"
+        own += "" if style.injection is None else f", {style.injection}"
+        lines.append(f"style {number}: {where}{empty}{own}")
     return "\n".join(lines)
 
 
@@ -32,13 +37,15 @@ class StyleNode(io.ComfyNode):
             display_name="Style",
             category=sockets.CATEGORY,
             description="A style LoRA with its prompt, for the masked part of the picture. Chain several for several "
-            "regions; one of them may go without a mask and takes the rest.",
+            "regions; one of them may go without a mask and takes the rest. Without a LoRA it is a region of the base "
+            "model. It may have a capture and injection settings of its own.",
             search_aliases=["regional lora", "masked style", "style region", "diffstyler"],
             inputs=[
                 io.MultiType.Input(
                     "lora",
                     types=[sockets.LoraModel, sockets.LoraSchedule],
-                    tooltip="From Train Style LoRA, Load LoRA Model, or LoRA Switch Schedule.",
+                    optional=True,
+                    tooltip="From Train Style LoRA, Load LoRA Model, or LoRA Switch Schedule. Without: the base model.",
                 ),
                 io.Conditioning.Input("positive", tooltip="Prompt with the style's token, as in its training."),
                 io.Float.Input(
@@ -57,6 +64,16 @@ class StyleNode(io.ComfyNode):
                     "picture. Where masks overlap, styles mix.",
                 ),
                 sockets.Styles.Input("previous", optional=True, tooltip="The styles of the other regions."),
+                sockets.Features.Input(
+                    "features",
+                    optional=True,
+                    tooltip="A capture of its own, e.g. with its LoRA in the captured run. Without: the sampler's.",
+                ),
+                sockets.Injection.Input(
+                    "injection",
+                    optional=True,
+                    tooltip="From Injection Settings: windows of its own. Without: the sampler's.",
+                ),
             ],
             outputs=[sockets.Styles.Output("styles", tooltip="For the Injected LoRA Sampler, or the next Style.")],
             hidden=[io.Hidden.unique_id],
@@ -66,11 +83,15 @@ class StyleNode(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        lora: Lora | LoraSchedule,
         positive: Conditioning,
         strength: float,
+        lora: Lora | LoraSchedule | None = None,
         mask: Tensor | None = None,
         previous: Styles = (),
+        features: Capture | None = None,
+        injection: InjectionSettings | None = None,
     ) -> io.NodeOutput:
-        styles = add_style(previous, Style(lora, positive, strength, mask))
+        number = len(previous) + 1
+        require_number(strength, f"strength of style {number}", -4.0, 4.0)
+        styles = add_style(previous, Style(lora, positive, strength, mask, features, injection))
         return host_text.output(styles, text=describe(styles), node=cls)

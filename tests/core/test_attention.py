@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from diffstyler_core.attention import fit_rows, inject_attention
+from diffstyler_core.attention import Mixture, attend_mixed, fit_rows, mix, mix_rows
 
 HEADS = 4
 
@@ -16,6 +16,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention as a UNet computes it: fp32, fused, no map."""
     parts = (x.unflatten(-1, (HEADS, -1)).transpose(1, 2) for x in (q, k, v))
     return scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+
+
+def inject_attention(q, k, v, q_content, k_content, kappa, blend, attend):
+    """The blend of eq. 5, applied."""
+    return attend_mixed(mix(q, k, q_content, k_content, kappa, blend), q, k, v, attend)
 
 
 def softmax_map(q: Tensor, k: Tensor) -> Tensor:
@@ -118,3 +123,15 @@ def test_repeated_keys_leave_the_attention_as_it_is(seed):
 def test_fit_rows_refuses_other_sizes(what, content, own):
     with pytest.raises(ValueError, match=f"{what}: .*{content[1]} tokens of {content[2]} .*{own[1]} of {own[2]}"):
         fit_rows(torch.zeros(content), torch.zeros(own), what)
+
+
+def test_mixtures_of_rows_keep_each_rows_share(seed):
+    q, k, v, q_c, k_c = drawn(seed, 16, 16)
+    parts = [Mixture(q[:1], k[:1]), Mixture(q_c, k_c, 0.3)]
+    together = attend_mixed(mix_rows(parts), q, k, v, attend)
+    assert torch.equal(together[:1], attend(q, k, v)[:1])
+    expected = 0.7 * attend(q_c, k_c, v[1:]) + 0.3 * attend(q[1:], k[1:], v[1:])
+    torch.testing.assert_close(together[1:], expected, rtol=0, atol=1e-6)
+    assert mix_rows([Mixture(q[:1], k[:1]), Mixture(q[1:], k[1:])]).own == 0.0, (
+        "no second attention where none is needed"
+    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from diffstyler_core.attention import Mixture, attend_mixed
 from diffstyler_core.plan import InjectionPlan
 from diffstyler_core.sites import Site
-from diffstyler_core.taps import Injector, Recorder
+from diffstyler_core.taps import ByChunk, Injector, Recorder
 
 FEATURE, ATTENTION, CROSS = Site("feature", 4), Site("self-attention", 4), Site("cross-attention", 4)
 
@@ -27,7 +28,7 @@ def test_a_recorder_changes_nothing_and_keeps_copies(seed):
     before = [x.clone() for x in (hidden, q, k, v)]
     recorder = Recorder(frozenset({FEATURE, ATTENTION}))
     assert recorder.feature(FEATURE, hidden) is hidden
-    assert torch.equal(recorder.attention(ATTENTION, q, k, v, attend), attend(q, k, v))
+    assert torch.equal(attend_mixed(recorder.attention(ATTENTION, q, k), q, k, v, attend), attend(q, k, v))
     hidden.zero_()
     q.zero_()
     assert torch.equal(recorder.taken[FEATURE][0], before[0])
@@ -41,7 +42,7 @@ def test_an_injector_overrides_and_blends_by_the_plan(seed, step, t, kappa):
     q_c, k_c = (torch.randn(1, 4, 5, generator=generator) for _ in range(2))
     feature = torch.randn(1, 3, 2, 2, generator=generator)
     injector = Injector(plan(), step, t, {FEATURE: (feature,), ATTENTION: (q_c, k_c)})
-    out = injector.attention(ATTENTION, q, k, v, attend)
+    out = attend_mixed(injector.attention(ATTENTION, q, k), q, k, v, attend)
     content = attend(q_c.expand(2, -1, -1), k_c.expand(2, -1, -1), v)
     assert torch.allclose(out, (1 - kappa) * content + kappa * attend(q, k, v), atol=1e-6)
     assert (FEATURE in injector.sites) == (step < 30)
@@ -72,4 +73,63 @@ def test_a_feature_of_another_size_is_refused(shape):
 def test_an_attention_of_another_size_is_refused():
     injector = Injector(plan(feature_sites=()), 0, 981, {ATTENTION: (torch.zeros(1, 4, 5),) * 2})
     with pytest.raises(ValueError, match=r"self-attention of layer 4: .*4 tokens"):
-        injector.attention(ATTENTION, *(torch.zeros(2, 9, 5),) * 3, attend)
+        injector.attention(ATTENTION, *(torch.zeros(2, 9, 5),) * 2)
+
+
+def chunked(seed: int, blend: str = "map"):
+    """(two injectors of different contents and steps, their contents, q, k, v of six rows)."""
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(6, 4, 5, generator=generator) for _ in range(3))
+    contents = [{ATTENTION: tuple(torch.randn(1, 4, 5, generator=generator) for _ in "qk")} for _ in range(2)]
+    taps = [
+        Injector(plan(feature_sites=(), blend=blend), s, t, c)
+        for (s, t), c in zip(((0, 981), (40, 181)), contents, strict=True)
+    ]
+    return taps, q, k, v
+
+
+@pytest.mark.parametrize("blend", ["qk", "map"])
+def test_every_chunk_goes_through_its_own_tap(seed, blend):
+    """Three chunks of two rows: one's full override, one's blend, and one that nothing is injected into."""
+    (first, second), q, k, v = chunked(seed, blend)
+    together = attend_mixed(ByChunk([first, None, second]).attention(ATTENTION, q, k), q, k, v, attend)
+    apart = [
+        attend_mixed(first.attention(ATTENTION, q[:2], k[:2]), q[:2], k[:2], v[:2], attend),
+        attend(q[2:4], k[2:4], v[2:4]),
+        attend_mixed(second.attention(ATTENTION, q[4:], k[4:]), q[4:], k[4:], v[4:], attend),
+    ]
+    torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-6)
+    assert (together[:2] - attend(q[:2], k[:2], v[:2])).abs().max() > 1e-3
+    assert torch.equal(together[2:4], attend(q, k, v)[2:4]), "an untouched chunk keeps its bits"
+
+
+def test_neighbours_with_one_tap_are_given_to_it_together(seed):
+    (first, second), q, k, _ = chunked(seed)
+    seen = []
+
+    class Watched:
+        sites = first.sites
+
+        def feature(self, site, hidden):
+            return hidden
+
+        def attention(self, site, q, k) -> Mixture:
+            seen.append(len(q))
+            return first.attention(site, q, k)
+
+    watched = Watched()
+    ByChunk([watched, watched, second]).attention(ATTENTION, q, k)
+    ByChunk([watched, watched, watched]).attention(ATTENTION, q, k)
+    assert seen == [4, 6]
+
+
+def test_a_chunks_feature_is_its_own(seed):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(4, 3, 2, 2, generator=generator)
+    f, g = (torch.randn(1, 3, 2, 2, generator=generator) for _ in range(2))
+    taps = [Injector(plan(attention_sites=()), 0, 981, {FEATURE: (x,)}) for x in (f, g)]
+    out = ByChunk([taps[0], None, taps[1], taps[0]]).feature(FEATURE, hidden)
+    assert torch.equal(out, torch.cat([f, hidden[1:2], g, f]))
+    assert ByChunk([None, None]).sites == frozenset()
+    with pytest.raises(RuntimeError, match="4 rows cannot be shared by 3"):
+        ByChunk([taps[0], None, taps[1]]).feature(FEATURE, hidden)

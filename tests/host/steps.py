@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.samplers
 import torch
 
 STEPS = 4
@@ -109,11 +110,21 @@ def chain(pack, *styles: dict[str, Any]) -> tuple:
     return wired
 
 
+def injection(pack, feature_end: float = 0.5, attention_end: float = 0.5, **changes: Any):
+    """INJECTION of Injection Settings, at the windows of ``sample``."""
+    settings = {
+        "preset": "custom", "feature_end_percent": feature_end, "attention_end_percent": attention_end,
+        "attention_mode": "adaptive", "blend": "qk", "feature_layers": "all", "self_attention_layers": "all",
+        "cross_attention_layers": "all", **changes,
+    }  # fmt: skip
+    return pack.injection_settings.InjectionSettingsNode.execute(**settings).args[0]
+
+
 def predicted(pack, guider, x: torch.Tensor, sigma: float) -> torch.Tensor:
     """The guider's x0 for x at sigma (both in the model's own scale), evaluated inside the host's run."""
     model = guider.model_patcher.model
     run = lambda denoise, latent, on_step: denoise(x, torch.full((1,), sigma))  # noqa: E731
     sampler = pack.host_sampling.RunSampler(run)
     sigmas = torch.tensor([sigma, sigma / 2])
-    out = pack.host_sampling.InjectedGuider.sample(guider, torch.zeros_like(x), x, sampler, sigmas, disable_pbar=True)
+    out = comfy.samplers.CFGGuider.sample(guider, torch.zeros_like(x), x, sampler, sigmas, disable_pbar=True)
     return model.process_latent_in(out)

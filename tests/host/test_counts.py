@@ -68,9 +68,10 @@ def test_capture(pack, plain, storage, changes, rows):
 def test_sampling(pack, plain, storage, changes, rows, with_lora):
     prompt, negative = tiny.make_prompt(1), tiny.make_prompt(2)
     trajectory, *_ = steps.invert(pack, plain, tiny.make_latent(size=8), prompt)
-    features = steps.capture(pack, plain, trajectory, prompt, storage=storage)
-    lora = steps.random_lora(pack, plain, 0) if with_lora else None
     model, counted = counting(plain)
+    features = steps.capture(pack, model, trajectory, prompt, storage=storage)
+    counted.clear()
+    lora = steps.random_lora(pack, plain, 0) if with_lora else None
     steps.sample(pack, model, features, prompt, negative, lora=lora, **changes)
     assert sum(counted) == rows
     if changes["cfg"] != 1.0 and storage != "recompute":

@@ -84,14 +84,12 @@ def sample_plainly(pack, model, z, positive, negative, cfg, steps):
     """The Injected LoRA Sampler's run with everything switched off, in the model's own scale."""
     schedule = pack.host_model.schedule_of(model, steps)
     trajectory = pack.core.trajectory.Trajectory((z,) * (steps + 1), schedule)
-    request = pack.core.capture.CaptureRequest((), (), 0, 0)
-    capture = pack.core.capture.Capture(trajectory, request, [[negative, {}]], None)
-    plan = pack.core.plan.InjectionPlan(steps, 0, 0)
     start = pack.sampler.choose_start(model, trajectory, None)
     prompts = [[positive, {}]], [[negative, {}]]
-    everywhere = pack.host_fusion.Branch(torch.ones(z.shape[-2:]), lambda step: None)
-    injection = pack.host_injection.Injection(plan, (everywhere,), None, "")
-    samples = pack.sampler.sample_injected(model, capture, injection, *prompts, cfg, start)
+    base = pack.host_lora_run.LoraRun(model, None, 1.0, "lora", steps)
+    everywhere = pack.host_branches.Branch(torch.ones(z.shape[-2:]), base)
+    prepared = pack.host_injection.Prepared((everywhere,), None, ())
+    samples = pack.sampler.sample_injected(model, trajectory, prepared, *prompts, cfg, start)
     return model.model.process_latent_in(samples)
 
 

@@ -10,6 +10,8 @@ import torch
 from probes import counting, state_of
 
 SIZE = (8, 12)  # latent height and width; the picture is 64 x 96
+NOTHING = {"feature_steps": 0, "attention_steps": 0}
+"""What eq. 8's base term injects."""
 
 
 class Scene:
@@ -92,7 +94,7 @@ def test_the_prediction_is_the_sum_of_eq_8(scene, measured, kind, cfg):
     a, b = masks_of(kind, scene)
     ours = scene.predicted(x, sigma, cfg=cfg, styles=scene.styles(cells(a), cells(b)), outside="regenerate")
     each = [scene.alone(i, x, sigma, cfg=cfg).double() for i in range(2)]
-    base = scene.predicted(x, sigma, cfg=cfg).double()
+    base = scene.predicted(x, sigma, cfg=cfg, **NOTHING).double()
     total = (a + b).double()
     theirs = sum(m.double() / total.clamp(min=1) * p for m, p in zip((a, b), each, strict=True))
     theirs = theirs + (1 - total).clamp(min=0) * base
@@ -116,7 +118,7 @@ def test_empty_masks_leave_the_content_and_cost_nothing(scene):
     assert torch.equal(scene.sample(model, styles=scene.styles(empty, empty)), scene.content)
     assert rows == []
     base = scene.sample(styles=scene.styles(empty), outside="regenerate")
-    assert torch.equal(base, scene.sample()), "regenerate: the base model's picture"
+    assert torch.equal(base, scene.sample(**NOTHING)), "regenerate: the base model's picture, nothing injected"
 
 
 @pytest.mark.parametrize("outside", ["content", "regenerate"])
@@ -161,8 +163,9 @@ def test_rows_per_step(pack, seed, count, outside):
 
 
 def test_recompute_adds_one_row_for_all_styles(pack, seed):
-    scene = Scene(pack, seed, 2, storage="recompute")
+    scene = Scene(pack, seed, 2)
     model, rows = counting(scene.model)
+    scene.features = steps.capture(pack, model, scene.trajectory, scene.empty, storage="recompute")
     left = torch.zeros(1, 64, 96)
     left[..., :48] = 1
     recomputed = scene.sample(model, styles=scene.styles(left, 1 - left))

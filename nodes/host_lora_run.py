@@ -1,0 +1,80 @@
+"""Which LoRA acts at which step of a run, made ready for the forward pass (DiffStyler 2026, eq. 9)."""
+
+from __future__ import annotations
+
+import os
+
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+
+from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
+from .host_inputs import require_number
+from .host_lora import NO_LORA, ForwardLora, lora_from_file
+
+
+class LoraRun:
+    """The LoRA of every step: one, a schedule's, or none (the base model). Each is read and checked once.
+
+    Raises ValueError when a strength is no number, a LoRA does not fit the model, or a schedule reaches beyond the
+    run. ``name`` is what errors call the input.
+    """
+
+    def __init__(
+        self, model: ModelPatcher, lora: Lora | LoraSchedule | None, strength: float, name: str, steps: int
+    ) -> None:
+        require_number(strength, f"strength of {name}", -1000.0, 1000.0)
+        schedule = lora if isinstance(lora, LoraSchedule) else LoraSchedule(())
+        if lora is not None and not isinstance(lora, LoraSchedule):
+            schedule = LoraSchedule.constant(lora, 1.0, steps, name)
+        schedule.check(steps)
+        several = isinstance(lora, LoraSchedule)
+        self._strength = strength
+        self._schedule = schedule
+        self._ready = {
+            entry.start_at_step: ForwardLora(model, entry.lora, 1.0, f"{name}, {entry}" if several else name)
+            for entry in schedule.entries
+        }
+
+    def at(self, step: int) -> ForwardLora | None:
+        """The LoRA of a step at its strength there; None where the base model acts."""
+        entry = self._schedule.at(step)
+        if entry is None:
+            return None
+        strength = entry.strength_at(step) * self._strength
+        return None if strength == 0.0 else self._ready[entry.start_at_step].at(strength)
+
+    @property
+    def bare(self) -> bool:
+        """Whether no LoRA acts at any step."""
+        return self._strength == 0.0 or not any(entry.strength for entry in self._schedule.entries)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the LoRAs is not applied here, in words."""
+        return tuple(note for lora in self._ready.values() for note in lora.notes)
+
+    def release(self) -> None:
+        """Forgets what the run put on the computing device."""
+        for lora in self._ready.values():
+            lora.release()
+
+
+def wired_or_file(lora: Lora | LoraSchedule | None, lora_name: str) -> tuple[Lora | LoraSchedule | None, str]:
+    """(the one LoRA that was given by a wire or as a file of models/loras, what to call it); None for neither.
+
+    Raises ValueError when both were given, or the file cannot be read.
+    """
+    if lora is not None and lora_name != NO_LORA:
+        raise ValueError(
+            f"lora and lora_name: both a wired LoRA and the file {lora_name!r} were given. "
+            f"Set lora_name to '{NO_LORA}', or unplug lora."
+        )
+    if lora_name != NO_LORA:
+        return lora_from_file(lora_name), f"lora_name: {lora_name!r}"
+    return lora, "lora"
+
+
+def file_fingerprint(lora_name: str) -> str:
+    """A changed file is another LoRA, though its name is the same."""
+    path = None if lora_name == NO_LORA else folder_paths.get_full_path("loras", lora_name)
+    return "" if path is None else f"{os.stat(path).st_mtime_ns}"
