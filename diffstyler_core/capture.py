@@ -10,7 +10,6 @@ from .capture_store import STORAGES as STORAGES
 from .capture_store import DiskStore as DiskStore
 from .capture_store import MemoryStore as MemoryStore
 from .capture_store import Storage as Storage
-from .capture_store import keeper as keeper
 from .plan import InjectionPlan
 from .sites import Site, format_layers
 from .taps import SiteTensors

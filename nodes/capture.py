@@ -21,9 +21,9 @@ from ..diffstyler_core.capture import (
     MemoryStore,
     Storage,
     flatten,
-    keeper,
 )
 from ..diffstyler_core.ddim import Denoiser, OnStep
+from ..diffstyler_core.keeper import Keeper, require_finite
 from ..diffstyler_core.sites import Site, format_layers, parse_layers
 from ..diffstyler_core.taps import Recorder, SiteTensors
 from ..diffstyler_core.trajectory import Trajectory
@@ -61,10 +61,13 @@ def capture_run(
     trajectory: Trajectory,
     conditioning: Conditioning,
     request: CaptureRequest,
-    dtype: torch.dtype,
+    keeper: Keeper,
     keep: Keep,
 ) -> MemoryStore | DiskStore:
-    """One UNet evaluation per step that has anything to take: the content at (z_t, t), as its own run sees it."""
+    """One UNet evaluation per step that has anything to take: the content at (z_t, t), as its own run sees it.
+
+    keeper: how a tensor is kept. keep: where the steps are. Raises ValueError when the UNet gives NaN or Inf.
+    """
     guider = SourceGuider(model)
     guider.set_source(conditioning)
     schedule, kept = trajectory.schedule, []
@@ -73,8 +76,9 @@ def capture_run(
         def steps() -> Iterator[SiteTensors]:
             for step in range(request.steps()):
                 sites = request.sites_at(step)
-                guider.tap = recorder = Recorder(frozenset(sites), keeper(dtype))
+                guider.tap = recorder = Recorder(frozenset(sites), keeper)
                 x0 = denoise_content(denoise, trajectory, step, x)
+                require_finite(step, recorder.taken)
                 yield flatten(recorder.taken, sites)
                 on_step(step, request.steps(), x0)
 
@@ -91,6 +95,13 @@ def keep_in(storage: Storage) -> Keep:
         return lambda steps: MemoryStore(steps)
     folder = Path(folder_paths.get_temp_directory()) / "diffstyler" / uuid.uuid4().hex
     return lambda steps: DiskStore(folder, steps)
+
+
+def kept_as(keeper: Keeper, precision: str) -> str:
+    """In which precision a capture is kept, in words."""
+    if not keeper.widened:
+        return precision
+    return f"{precision}; {keeper.widened} of {keeper.kept} tensors exceed fp16 and are kept in bf16"
 
 
 def describe(request: CaptureRequest, steps: int) -> list[str]:
@@ -196,8 +207,10 @@ class CaptureFeatures(io.ComfyNode):
         if storage == "recompute":
             size = "nothing stored: recomputed while sampling, one more UNet row a step"
         else:
-            store = capture_run(model, trajectory, source, request, PRECISIONS[precision], keep_in(storage))
-            size = f"{store.nbytes / 1e6:.1f} MB in {storage} ({precision}), {request.steps()} UNet evaluations"
+            keeper = Keeper(PRECISIONS[precision])
+            store = capture_run(model, trajectory, source, request, keeper, keep_in(storage))
+            kept = f"{store.nbytes / 1e6:.1f} MB in {storage} ({kept_as(keeper, precision)})"
+            size = f"{kept}, {request.steps()} UNet evaluations"
         lines = [*describe(request, steps), size]
         if identity(source) != trajectory.source:
             lines.append("note: another prompt than the inversion's")
