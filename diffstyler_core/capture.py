@@ -10,7 +10,6 @@ from .capture_store import STORAGES as STORAGES
 from .capture_store import DiskStore as DiskStore
 from .capture_store import MemoryStore as MemoryStore
 from .capture_store import Storage as Storage
-from .capture_store import keeper as keeper
 from .injection import InjectionSettings
 from .lora_schedule import Lora, LoraSchedule
 from .plan import InjectionPlan

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import comfy.memory_management
 import comfy.model_management
 import folder_paths
 import torch
@@ -22,9 +25,10 @@ from ..diffstyler_core.capture import (
     MemoryStore,
     Storage,
     flatten,
-    keeper,
 )
+from ..diffstyler_core.capture_size import fitting
 from ..diffstyler_core.ddim import Denoiser, OnStep
+from ..diffstyler_core.keeper import Keeper, require_finite
 from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
 from ..diffstyler_core.sites import Site, format_layers, parse_layers
 from ..diffstyler_core.taps import Recorder, SiteTensors
@@ -66,10 +70,14 @@ def capture_run(
     conditioning: Conditioning,
     lora: LoraRun,
     request: CaptureRequest,
-    dtype: torch.dtype,
+    keeper: Keeper,
     keep: Keep,
 ) -> MemoryStore | DiskStore:
-    """One UNet evaluation per step that has anything to take: the content at (z_t, t), as its own run sees it."""
+    """One UNet evaluation per step that has anything to take: the content at (z_t, t), as its own run sees it.
+
+    keeper: how a tensor is kept. keep: where the steps are. Raises ValueError when the UNet gives NaN or Inf, and
+    when the steps do not fit where they are kept.
+    """
     guider = SourceGuider(model)
     guider.set_source(conditioning)
     schedule, kept = trajectory.schedule, []
@@ -78,9 +86,10 @@ def capture_run(
         def steps() -> Iterator[SiteTensors]:
             for step in range(request.steps()):
                 sites = request.sites_at(step)
-                recorder = Recorder(frozenset(sites), keeper(dtype))
+                recorder = Recorder(frozenset(sites), keeper)
                 guider.acting = Acting(lora.at(step), recorder)
                 x0 = denoise_content(denoise, trajectory, step, x)
+                require_finite(step, recorder.taken)
                 yield flatten(recorder.taken, sites)
                 on_step(step, request.steps(), x0)
 
@@ -91,12 +100,29 @@ def capture_run(
     return kept[0]
 
 
-def keep_in(storage: Storage) -> Keep:
-    """Where captured steps go. Files go below the host's temp directory."""
+def keep_in(storage: Storage, request: CaptureRequest) -> Keep:
+    """Where captured steps go, if they fit. Files go below the host's temp directory."""
+    sites = [request.sites_at(step) for step in range(request.steps())]
     if storage == "memory":
-        return lambda steps: MemoryStore(steps)
+        return lambda steps: MemoryStore(fitting(steps, sites, "memory", room_in_memory))
     folder = Path(folder_paths.get_temp_directory()) / "diffstyler" / uuid.uuid4().hex
-    return lambda steps: DiskStore(folder, steps)
+    return lambda steps: DiskStore(folder, fitting(steps, sites, "disk", lambda _: shutil.disk_usage(folder).free))
+
+
+def room_in_memory(wanted: int) -> float:
+    """Bytes of RAM that a capture may still take; a tenth of what is free is left to everything else.
+
+    The host lets go of cached results that this prompt does not use, where fewer than ``wanted`` bytes are free.
+    """
+    comfy.memory_management.extra_ram_release(math.ceil(wanted / 0.9))
+    return 0.9 * comfy.model_management.get_free_memory(torch.device("cpu"))
+
+
+def kept_as(keeper: Keeper, precision: str) -> str:
+    """In which precision a capture is kept, in words."""
+    if not keeper.widened:
+        return precision
+    return f"{precision}; {keeper.widened} of {keeper.kept} tensors exceed fp16 and are kept in bf16"
 
 
 def describe(request: CaptureRequest, steps: int) -> list[str]:
@@ -222,8 +248,10 @@ class CaptureFeatures(io.ComfyNode):
             repeated = model
             size = "nothing stored: recomputed while sampling, one more UNet row a step"
         else:
-            store = capture_run(model, trajectory, source, run, request, PRECISIONS[precision], keep_in(storage))
-            size = f"{store.nbytes / 1e6:.1f} MB in {storage} ({precision}), {request.steps()} UNet evaluations"
+            keeper = Keeper(PRECISIONS[precision])
+            store = capture_run(model, trajectory, source, run, request, keeper, keep_in(storage, request))
+            kept = f"{store.nbytes / 1e6:.1f} MB in {storage} ({kept_as(keeper, precision)})"
+            size = f"{kept}, {request.steps()} UNet evaluations"
         lines = [*describe(request, steps), size, *run.notes]
         if lora is not None:
             lines.append("of the base model: the LoRA's strength is 0" if run.bare else "of the UNet with the LoRA")

@@ -14,8 +14,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..diffstyler_core.analysis import nearest_step
-from ..diffstyler_core.capture import keeper
 from ..diffstyler_core.ddim import Denoiser, OnStep
+from ..diffstyler_core.keeper import Keeper
 from ..diffstyler_core.lora_schedule import Lora
 from ..diffstyler_core.sites import Site, parse_layers
 from ..diffstyler_core.taps import Recorder
@@ -138,7 +138,7 @@ def _features(
     """Hidden state [1, C, H, W] of each layer's ResBlock before the skip connection. One UNet evaluation."""
     guider = SourceGuider(model)
     guider.set_source(wired.source)
-    recorder = Recorder(frozenset(sites), keeper(torch.float32))
+    recorder = Recorder(frozenset(sites), Keeper(torch.float32))
     guider.acting = Acting(lora, recorder)
 
     def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:

@@ -146,8 +146,8 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         if not torch.isfinite(x0).all():
             raise ValueError(
                 f"model: its prediction is no longer finite (NaN or infinity) at step {step} of {schedule.steps}, "
-                f"t = {schedule.timesteps[step]}. Lower cfg or the strength of a LoRA; if the model is in half precision, "
-                "start ComfyUI with --force-fp32."
+                f"t = {schedule.timesteps[step]}. Lower cfg or the strength of a LoRA; if the model is in half "
+                "precision, start ComfyUI with --force-fp32."
             )
         return x0
 

@@ -78,7 +78,7 @@ def injected(unet, kind, z, t, prompt, taken, features, rate):
 
 
 class Original:
-    """The loop, in double precision. ``rows``: per style (unet, prompt, features at step?, content rate at (step, t))."""
+    """The loop, in double precision. rows: per style its UNet, prompt, and features and content rate at (step, t)."""
 
     def __init__(self, kind, trajectory, source, negative, cfg, base, base_prompt) -> None:
         self.kind, self.cfg, self.base, self.base_prompt = kind, cfg, base, base_prompt.double()
@@ -99,12 +99,12 @@ class Original:
             eps = torch.zeros_like(z)
             for (unet, prompt, features, rate), mask in zip(rows, masks, strict=True):
                 taken = captured(unet, self.kind, self.path[step], t, self.source)
-                own = self.guided(
-                    lambda p, u=unet, x=taken, f=features(step), r=rate(step, t), z=z, t=t: injected(
-                        u, self.kind, z, t, p, x, f, r
-                    ),
-                    prompt,
-                )
+                injecting = features(step), rate(step, t)
+
+                def call(p, unet=unet, taken=taken, injecting=injecting, z=z, t=t):
+                    return injected(unet, self.kind, z, t, p, taken, *injecting)
+
+                own = self.guided(call, prompt)
                 share = torch.where(inside > 0, mask / inside.clamp(min=1e-30), 0.0) if outside == "content" else mask
                 eps = eps + share * own
             if outside == "regenerate":
