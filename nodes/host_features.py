@@ -106,9 +106,11 @@ def look(wired: Wired) -> Looked:
     step = nearest_step(schedule.timesteps, wired.timestep, len(schedule.abar))
     require_number(wired.lora_strength, "lora_strength", -STRONGEST, STRONGEST)
     require_conditioning(wired.source, wired.model, "source", one=True)
-    columns = {name: _features(wired, model, lora, step, sites) for name, (model, lora) in _columns(wired).items()}
+    models = _columns(wired)
+    columns = {name: _features(wired, model, lora, step, sites) for name, (model, lora) in models.items()}
     comfy.model_management.throw_exception_if_processing_interrupted()
-    return Looked(schedule.timesteps[step], columns, tuple(_words(wired, step, columns)))
+    notes = [note for _, lora in models.values() if lora is not None for note in lora.notes]
+    return Looked(schedule.timesteps[step], columns, (*_words(wired, step, columns), *notes))
 
 
 def _sites(wired: Wired) -> tuple[Site, ...]:
