@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -23,6 +25,10 @@ INK: Colour = (225, 225, 225)
 DARK: Colour = (20, 20, 20)
 
 
+LONGEST = 1000
+"""Letters of a text that are looked at: more fit on no picture of this pack."""
+
+
 def colour_of(index: int) -> Colour:
     """The colour of style or LoRA ``index`` (from 0); darker from the ninth on."""
     shade = 0.6 ** (index // len(PALETTE))
@@ -42,13 +48,14 @@ def write_outlined(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str
 
 
 def fit_text(draw: ImageDraw.ImageDraw, text: str, size: float, width: float) -> str:
-    """The text, cut with '...' where it is wider than ``width`` pixels; '?' for letters the font lacks."""
-    text = text.encode("latin-1", "replace").decode("latin-1")
+    """The text in one line, cut with '...' where it is wider than ``width`` pixels; '?' for letters the font lacks."""
+    text = text[:LONGEST].replace("\n", " ").encode("latin-1", "replace").decode("latin-1")
     if draw.textlength(text, font(size)) <= width:
         return text
-    while text and draw.textlength(text + "...", font(size)) > width:
-        text = text[:-1]
-    return text + "..." if text else ""
+    fitting = bisect.bisect_right(
+        range(1, len(text)), width, key=lambda letters: draw.textlength(text[:letters] + "...", font(size))
+    )
+    return text[:fitting] + "..." if fitting else ""
 
 
 def to_image(picture: Image.Image) -> Tensor:

@@ -24,7 +24,7 @@ from . import sockets
 from .host_forward import Acting
 from .host_inputs import Conditioning, require_conditioning, require_number
 from .host_lora import ForwardLora
-from .host_model import identity, layout_of, require_family
+from .host_model import identity, layout_of, require_compatible, require_family
 from .host_sampling import SourceGuider, denoise_content, run_guider, to_exploding
 
 ANALYSIS = f"{sockets.CATEGORY}/evaluate"
@@ -101,14 +101,17 @@ def feature_inputs(lora_needed: bool) -> list[io.Input]:
 def look(wired: Wired) -> Looked:
     """Checks all inputs, then evaluates each model once. Raises ValueError before the first evaluation."""
     schedule = wired.trajectory.schedule
+    require_compatible(wired.model)
     require_family(wired.model, wired.trajectory.family, "trajectory")
     sites = _sites(wired)
     step = nearest_step(schedule.timesteps, wired.timestep, len(schedule.abar))
     require_number(wired.lora_strength, "lora_strength", -STRONGEST, STRONGEST)
     require_conditioning(wired.source, wired.model, "source", one=True)
-    columns = {name: _features(wired, model, lora, step, sites) for name, (model, lora) in _columns(wired).items()}
+    models = _columns(wired)
+    columns = {name: _features(wired, model, lora, step, sites) for name, (model, lora) in models.items()}
     comfy.model_management.throw_exception_if_processing_interrupted()
-    return Looked(schedule.timesteps[step], columns, tuple(_words(wired, step, columns)))
+    notes = [note for _, lora in models.values() if lora is not None for note in lora.notes]
+    return Looked(schedule.timesteps[step], columns, (*_words(wired, step, columns), *notes))
 
 
 def _sites(wired: Wired) -> tuple[Site, ...]:
@@ -127,6 +130,7 @@ def _columns(wired: Wired) -> dict[str, tuple[ModelPatcher, ForwardLora | None]]
         lora = ForwardLora(wired.model, wired.lora, wired.lora_strength, "lora")
         columns[f"LoRA x {wired.lora_strength:g}"] = (wired.model, lora if wired.lora_strength != 0.0 else None)
     if wired.second_model is not None:
+        require_compatible(wired.second_model, "second_model")
         require_family(wired.second_model, wired.trajectory.family, "trajectory, as second_model sees it,")
         columns["second model"] = (wired.second_model, None)
     return columns

@@ -105,7 +105,7 @@ def one_conditioning(conditioning: list[Any], name: str) -> list[Any]:
             f"{name}: one prompt is expected, got {_count(conditioning)}. "
             "Wire a single CLIP Text Encode, without Conditioning Combine."
         )
-    return conditioning  # type: ignore[return-value]
+    return conditioning
 
 
 def _count(conditioning: Any) -> str:

@@ -10,10 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import comfy.lora
-import comfy.lora_convert
-import comfy.utils
 import folder_paths
+import safetensors.torch
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
@@ -21,15 +19,15 @@ from comfy.weight_adapter import WeightAdapterBase
 from comfy.weight_adapter.bypass import BypassForwardHook
 from torch import Tensor, nn
 
-from ..diffstyler_core.lora_file import load_lora
 from ..diffstyler_core.lora_schedule import Lora
+from .host_inputs import require_text
+from .host_lora_check import PREFIX, checked_adapters
 
 log = logging.getLogger(__name__)
 
 Forward = Callable[..., Tensor]
 
 NO_LORA = "none"
-PREFIX = "diffusion_model."
 
 
 def lora_names() -> list[str]:
@@ -38,14 +36,18 @@ def lora_names() -> list[str]:
 
 
 def lora_from_file(name: str) -> Lora:
-    """The LoRA of a file in models/loras. Raises ValueError for another type, a missing or an unreadable file."""
+    """The LoRA of a file in models/loras, in memory: a file that changes while it is in use changes nothing.
+
+    Raises ValueError for another type, a name that no file can have, a missing or an unreadable file.
+    """
     if not name.endswith(".safetensors"):
-        raise ValueError(f"lora_name must be a .safetensors file, got {name!r}: convert it first.")
+        raise ValueError(f"lora_name must be a .safetensors file, got {name!r:.100}: convert it first.")
+    require_text(name, "lora_name", most=4096)
     path = folder_paths.get_full_path("loras", name)
     if path is None:
         raise ValueError(f"lora_name: there is no {name!r} in models/loras; refresh the list and choose another.")
     try:
-        return load_lora(Path(path))[0]
+        return safetensors.torch.load(Path(path).read_bytes())
     except Exception as error:
         raise ValueError(
             f"lora_name: {name!r} cannot be read as safetensors ({error}). Train or fetch it again."
@@ -53,45 +55,16 @@ def lora_from_file(name: str) -> Lora:
 
 
 class ForwardLora:
-    """A LoRA on one model at one strength, applied as ``g(f(x) + strength * h(x))`` by the host's own adapters."""
+    """A LoRA on one model at one strength, applied as ``g(f(x) + strength * h(x))`` by the host's own adapters.
+
+    notes: lines on what of it is not applied here, for the node to show.
+    Raises ValueError for what would not act as in the weights (host_lora_check).
+    """
 
     def __init__(self, model: ModelPatcher, lora: Lora, strength: float, name: str = "the style LoRA") -> None:
-        key_map = comfy.lora.model_lora_keys_unet(model.model, {})
-        state = comfy.lora_convert.convert_lora(dict(lora))
-        loaded = comfy.lora.load_lora(state, key_map, log_missing=False)
-        self._adapters = {key.removesuffix(".weight"): patch for key, patch in loaded.items()}
-        self.notes: tuple[str, ...] = ()
+        self._adapters, self.notes = checked_adapters(model, lora, name)
         self._resident: dict[str, WeightAdapterBase] = {}
         self._strength = strength
-        self._check(model, lora, name)
-
-    def _check(self, model: ModelPatcher, lora: Lora, name: str) -> None:
-        if not self._adapters:
-            sample = next(iter(lora), "no keys at all")
-            raise ValueError(
-                f"{name} matches 0 layers of this model: it was trained for another kind of model, or its keys "
-                f"({len(lora)}, such as {sample!r}) are of an unknown form. Use a LoRA of this model's family."
-            )
-        for key, adapter in self._adapters.items():
-            if not isinstance(adapter, WeightAdapterBase) or not key.startswith(PREFIX):
-                raise ValueError(
-                    f"{name} changes {key!r} in a way that cannot run in the forward pass ({type(adapter).__name__}). "
-                    "Apply it with Load LoRA before this node instead."
-                )
-            weights = adapter.weights if isinstance(adapter.weights, (list, tuple)) else ()
-            if adapter.name == "lora" and len(weights) > 4 and weights[4] is not None:
-                raise ValueError(f"{name} is a DoRA, which needs the base weights: apply it with Load LoRA instead.")
-            if adapter.name == "lora":
-                self._check_shape(model, key, weights, name)
-
-    @staticmethod
-    def _check_shape(model: ModelPatcher, key: str, weights: tuple | list, name: str) -> None:
-        weight = comfy.utils.get_attr(model.model, f"{key}.weight")
-        if weights[0].shape[0] != weight.shape[0] or weights[1].flatten(1).shape[1] != weight.flatten(1).shape[1]:
-            raise ValueError(
-                f"{name} does not fit this model: {key} is {tuple(weight.shape)}, the LoRA was trained for "
-                f"[{weights[0].shape[0]}, {weights[1].flatten(1).shape[1]}]. Use a LoRA of this model's family."
-            )
 
     def at(self, strength: float) -> ForwardLora:
         """The same LoRA at another strength; the weights are shared."""

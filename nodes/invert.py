@@ -15,7 +15,7 @@ from ..diffstyler_core.trajectory import psnr
 from . import host_text, sockets
 from .host_inputs import Conditioning, latent_notes, one_latent, require_conditioning
 from .host_inversion import invert_latent, reconstruct_latent
-from .host_model import schedule_of
+from .host_model import require_compatible, schedule_of
 
 NOT_RECONSTRUCTED = "DDIM Invert: the reconstruction output is used, but reconstruct is off. Switch it on."
 
@@ -85,6 +85,7 @@ class DDIMInvert(io.ComfyNode):
         refinement: int,
         reconstruct: bool,
     ) -> io.NodeOutput:
+        require_compatible(model)
         schedule = schedule_of(model, steps, spacing)
         samples = one_latent(latent, model, "latent")
         require_conditioning(source, model, "source", one=True)

@@ -18,7 +18,7 @@ from .host_drawing import colour_of
 from .host_features import ANALYSIS
 from .host_inputs import Conditioning, latent_notes, one_latent, require_conditioning
 from .host_inversion import invert_latent, reconstruct_latent
-from .host_model import schedule_of
+from .host_model import require_compatible, schedule_of
 from .host_plot import Line, Plot, draw_plot, log_heights
 
 HEADER = ("step", "timestep", "distance_plain", "distance_refined")
@@ -129,6 +129,7 @@ class ReconstructionReport(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, latent: dict[str, Any], source: Conditioning, steps: int, refinement: int
     ) -> io.NodeOutput:
+        require_compatible(model)
         schedule = schedule_of(model, steps)
         samples = one_latent(latent, model, "latent")
         require_conditioning(source, model, "source", one=True)

@@ -7,8 +7,10 @@ from comfy_api.latest import io
 from ..diffstyler_core.lora_schedule import Lora, LoraEntry, LoraSchedule
 from . import host_text, sockets
 from .host_chart import draw_schedule
+from .host_inputs import require_number, require_text
 
 NOTHING = LoraSchedule(())
+STRONGEST, LAST_STEP = 4.0, 999
 
 
 def describe(schedule: LoraSchedule) -> str:
@@ -24,7 +26,7 @@ def ramp_input(name: str, end: str, change: str) -> io.Int.Input:
         name,
         default=0,
         min=0,
-        max=999,
+        max=LAST_STEP,
         advanced=True,
         tooltip=f"The strength {change} over this many of its {end} steps, to soften the switch; 0: at once.",
     )
@@ -47,8 +49,8 @@ class LoraSwitch(io.ComfyNode):
                 io.Float.Input(
                     "strength",
                     default=1.0,
-                    min=-4.0,
-                    max=4.0,
+                    min=-STRONGEST,
+                    max=STRONGEST,
                     step=0.05,
                     round=0.001,
                     tooltip="Strength of this LoRA during its turn.",
@@ -57,14 +59,14 @@ class LoraSwitch(io.ComfyNode):
                     "start_at_step",
                     default=0,
                     min=0,
-                    max=998,
+                    max=LAST_STEP - 1,
                     tooltip="Its first step; 0 is the noisiest. As in KSampler (Advanced).",
                 ),
                 io.Int.Input(
                     "end_at_step",
                     default=30,
                     min=1,
-                    max=999,
+                    max=LAST_STEP,
                     tooltip="The first step that is not its own any more: the next LoRA can start here. At most the "
                     "run's number of steps.",
                 ),
@@ -98,7 +100,9 @@ class LoraSwitch(io.ComfyNode):
         name: str,
         previous: LoraSchedule = NOTHING,
     ) -> io.NodeOutput:
-        name = name.strip() or f"LoRA {len(previous.entries) + 1}"
+        name = require_text(name, "name").strip() or f"LoRA {len(previous.entries) + 1}"
+        require_number(end_at_step, "end_at_step", 1, LAST_STEP)
         entry = LoraEntry(lora, strength, start_at_step, end_at_step, name, ramp_in, ramp_out)
         schedule = LoraSchedule((*previous.entries, entry))
+        require_number(strength, "strength", -STRONGEST, STRONGEST)
         return host_text.output(schedule, text=describe(schedule), node=cls, picture=draw_schedule(schedule))

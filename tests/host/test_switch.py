@@ -63,6 +63,10 @@ def test_the_words(pack, turns, words):
         ([turn(-1, 5)], ("'LoRA 1' at steps -1..5", "0 or more")),
         ([turn(0, 4, ramp_in=3, ramp_out=2)], ("'LoRA 1'", "3 + 2 steps of the 4", "Shorten a ramp")),
         ([turn(0, 4, strength=math.nan, name="x")], ("'x'", "strength must be a number", "nan")),
+        ([turn(0, 4, strength=1e30)], ("strength must be a number in -4..4", "1e+30")),
+        ([turn(0, 10**9)], ("end_at_step must be a number in 1..999", "1000000000")),
+        ([turn(0, 4, name="n" * 201)], ("name may have 200 letters", "got 201")),
+        ([turn(0, 4, name="\ud800")], ("name holds half of a letter", "Type it anew")),
     ],
 )
 def test_refusals(pack, turns, words):
@@ -109,6 +113,34 @@ def test_gaps_are_grey_in_the_chart_and_long_runs_have_bars(pack):
     assert chart.shape[1] == 720
     assert tuple(chart[round(frame.y(0)) - 6, round(frame.x(350))]) == pytest.approx(module.BASE, abs=1)
     assert bar(pack, chart, schedule, 700) == (1, pytest.approx(1.0, abs=0.02))
+
+
+def measured_text(monkeypatch, drawing, text, width):
+    """(what fits, how often the text was measured)."""
+    draw = drawing.ImageDraw.Draw(drawing.Image.new("RGB", (1, 1)))
+    calls, textlength = [], drawing.ImageDraw.ImageDraw.textlength
+
+    def watched(self, text, *args, **kwargs):
+        calls.append(text)
+        return textlength(self, text, *args, **kwargs)
+
+    monkeypatch.setattr(drawing.ImageDraw.ImageDraw, "textlength", watched)
+    found = drawing.fit_text(draw, text, 24.0, width)
+    return found, len(calls), textlength(draw, found, drawing.font(24.0))
+
+
+@pytest.mark.parametrize("letters", [100, 100_000])
+def test_a_long_text_is_cut_without_trying_every_letter(pack, monkeypatch, letters):
+    found, calls, width = measured_text(monkeypatch, pack.host_drawing, "word " * (letters // 5), 300.0)
+    assert found.startswith("word word")
+    assert found.endswith("...")
+    assert 270.0 < width <= 300.0
+    assert calls <= 12
+
+
+@pytest.mark.parametrize(("text", "width", "found"), [("ink", 300.0, "ink"), ("a\nb", 300.0, "a b"), ("ink", 2.0, "")])
+def test_a_text_that_fits_is_whole_and_in_one_line(pack, monkeypatch, text, width, found):
+    assert measured_text(monkeypatch, pack.host_drawing, text, width)[0] == found
 
 
 def test_an_empty_strength_has_a_chart_too(pack):
