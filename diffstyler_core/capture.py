@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .capture_size import split
 from .capture_store import STORAGES as STORAGES
 from .capture_store import DiskStore as DiskStore
 from .capture_store import MemoryStore as MemoryStore
@@ -81,12 +82,7 @@ class Capture(_Fields):
         """What was taken at this step. Raises ValueError when the store is 'recompute'."""
         if self.store is None:
             raise ValueError("this capture stores nothing; it is recomputed while sampling.")
-        flat, out = list(self.store.tensors(step)), {}
-        for site in self.request.sites_at(step):
-            size = 1 if site.kind == "feature" else 2
-            out[site] = tuple(flat[:size])
-            del flat[:size]
-        return out
+        return split(self.store.tensors(step), self.request.sites_at(step))
 
     def plan(self, settings: InjectionSettings) -> InjectionPlan:
         """What the settings mean for this capture. Raises ValueError for what they need and it lacks."""

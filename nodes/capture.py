@@ -35,8 +35,8 @@ from ..diffstyler_core.taps import Recorder, SiteTensors
 from ..diffstyler_core.trajectory import Trajectory
 from . import host_text, sockets
 from .host_forward import Acting
-from .host_inputs import Conditioning, require_conditioning
-from .host_lora_run import LoraRun
+from .host_inputs import Conditioning, require_conditioning, require_number
+from .host_lora_run import STRONGEST, LoraRun
 from .host_model import identity, layout_of, require_compatible, require_family
 from .host_sampling import SourceGuider, denoise_content, run_guider, to_exploding
 
@@ -198,8 +198,8 @@ class CaptureFeatures(io.ComfyNode):
                 io.Float.Input(
                     "lora_strength",
                     default=1.0,
-                    min=-4.0,
-                    max=4.0,
+                    min=-STRONGEST,
+                    max=STRONGEST,
                     step=0.05,
                     round=0.001,
                     tooltip="Strength of lora. Without a LoRA it does nothing.",
@@ -242,6 +242,7 @@ class CaptureFeatures(io.ComfyNode):
         steps = trajectory.schedule.steps
         request.check(steps)
         require_conditioning(source, model, "source", one=True)
+        require_number(lora_strength, "lora_strength", -STRONGEST, STRONGEST)
         run = LoraRun(model, lora, lora_strength, "lora", steps)
         store, repeated = None, None
         if storage == "recompute":

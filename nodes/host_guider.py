@@ -161,7 +161,8 @@ class InjectedGuider(comfy.samplers.CFGGuider):
             if injected is not None and injected not in taps and injected.plan.sites_at(step, t):
                 taps[injected] = Injector(injected.plan, step, t, self._held(injected.content, step, x))
             acting = Acting(branch.lora.at(step), None if injected is None else taps.get(injected))
-            out.append(BranchStep(branch.share, self._run.prompts.get(i, self.conds), acting))
+            prompts = self._run.prompts.get(i) or self.conds
+            out.append(BranchStep(branch.share, prompts, acting))
         return out
 
     def _held(self, content: Content, step: int, x: Tensor) -> Held:

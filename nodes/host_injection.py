@@ -18,7 +18,7 @@ from ..diffstyler_core.style import Style, Styles, regions_of
 from .host_branches import Branch, Content, Injected
 from .host_inputs import Conditioning, require_conditioning, require_covered, require_number
 from .host_lora import NO_LORA
-from .host_lora_run import LoraRun, wired_or_file
+from .host_lora_run import STRONGEST, LoraRun, wired_or_file
 from .host_model import require_compatible, require_family
 
 
@@ -99,8 +99,9 @@ def _require_prompt(base: Base, prompt: object, name: str) -> None:
 
 def one_style(base: Base, lora: Lora | LoraSchedule | None, lora_name: str, strength: float) -> Prepared:
     """One LoRA, schedule or file for the whole picture. Raises ValueError."""
+    require_number(strength, "lora_strength", -STRONGEST, STRONGEST)
     wired, name = wired_or_file(lora, lora_name)
-    run = base.lora(wired, strength, name if wired is not None else "lora_strength")
+    run = base.lora(wired, strength, name)
     injected = Contents(base).injected(None, None, "features")
     everywhere = torch.ones(base.features.trajectory.content.shape[-2:])
     words = ["no style LoRA: base model"] if run.bare else []

@@ -13,6 +13,7 @@ from ..diffstyler_core.plan import MODES
 from ..diffstyler_core.regions import OUTSIDES
 from . import sockets
 from .host_lora import NO_LORA, lora_names
+from .host_lora_run import STRONGEST
 
 
 def injection_inputs() -> list[io.Input]:
@@ -72,8 +73,8 @@ def injection_inputs() -> list[io.Input]:
         io.Float.Input(
             "lora_strength",
             default=1.0,
-            min=-4.0,
-            max=4.0,
+            min=-STRONGEST,
+            max=STRONGEST,
             step=0.05,
             round=0.001,
             tooltip="Strength of lora or lora_name. Styles have their own.",

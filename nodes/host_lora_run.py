@@ -8,21 +8,22 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 
 from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
-from .host_inputs import require_number
 from .host_lora import NO_LORA, ForwardLora, lora_from_file
+
+STRONGEST = 4.0
+"""The largest strength, either way, that the nodes take."""
 
 
 class LoraRun:
     """The LoRA of every step: one, a schedule's, or none (the base model). Each is read and checked once.
 
-    Raises ValueError when a strength is no number, a LoRA does not fit the model, or a schedule reaches beyond the
-    run. ``name`` is what errors call the input.
+    Raises ValueError when a LoRA does not fit the model, or a schedule reaches beyond the run. ``name`` is what errors
+    call the input.
     """
 
     def __init__(
         self, model: ModelPatcher, lora: Lora | LoraSchedule | None, strength: float, name: str, steps: int
     ) -> None:
-        require_number(strength, f"strength of {name}", -1000.0, 1000.0)
         schedule = lora if isinstance(lora, LoraSchedule) else LoraSchedule(())
         if lora is not None and not isinstance(lora, LoraSchedule):
             schedule = LoraSchedule.constant(lora, 1.0, steps, name)

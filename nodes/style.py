@@ -11,6 +11,7 @@ from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
 from ..diffstyler_core.style import Style, Styles, add_style
 from . import host_text, sockets
 from .host_inputs import Conditioning, require_number
+from .host_lora_run import STRONGEST
 
 
 def describe(styles: Styles) -> str:
@@ -51,8 +52,8 @@ class StyleNode(io.ComfyNode):
                 io.Float.Input(
                     "strength",
                     default=1.0,
-                    min=-4.0,
-                    max=4.0,
+                    min=-STRONGEST,
+                    max=STRONGEST,
                     step=0.05,
                     round=0.001,
                     tooltip="Strength of the LoRA. It multiplies the strengths of a schedule.",
@@ -92,6 +93,6 @@ class StyleNode(io.ComfyNode):
         injection: InjectionSettings | None = None,
     ) -> io.NodeOutput:
         number = len(previous) + 1
-        require_number(strength, f"strength of style {number}", -4.0, 4.0)
+        require_number(strength, f"strength of style {number}", -STRONGEST, STRONGEST)
         styles = add_style(previous, Style(lora, positive, strength, mask, features, injection))
         return host_text.output(styles, text=describe(styles), node=cls)

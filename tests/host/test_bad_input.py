@@ -51,7 +51,7 @@ SAMPLER = [
     ({"feature_steps": STEPS + 1}, "feature_steps", "got 5", "0..4", "Lower feature_steps"),
     ({"feature_steps": -1}, "feature_steps", "got -1", "0..4"),
     ({"attention_steps": 50}, "attention_steps", "got 50", "0..4", "Lower attention_steps"),
-    ({"attention_mode": "soft"}, "attention mode", "'soft'", "adaptive"),
+    ({"attention_mode": "soft"}, "attention_mode", "'soft'", "adaptive"),
     ({"blend": "none"}, "blend", "'none'", "qk"),
     ({"start_latent": tiny.make_latent(size=24)}, "start_latent: ", "[1, 4, 24, 24]", "[1, 4, 16, 16]", "x_T"),
     ({"start_latent": tiny.make_latent(channels=16)}, "start_latent: ", "[1, 16, 16, 16]", "VAE"),
