@@ -52,8 +52,8 @@ class DDIMInvert(io.ComfyNode):
                     default=0,
                     min=0,
                     max=20,
-                    tooltip="Fixed-point iterations per step. 0 is plain DDIM; 3 to 5 make the inversion nearly exact. "
-                    "Each costs S more UNet evaluations.",
+                    tooltip="Fixed-point iterations per step. 0 is plain DDIM, as in the paper; 1 to 5 bring the "
+                    "content back nearly exactly. Each costs S more UNet evaluations.",
                 ),
                 io.Boolean.Input(
                     "reconstruct",

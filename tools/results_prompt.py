@@ -175,7 +175,7 @@ def _inverted(nodes: Nodes, settings: Settings, picture: str = "content", title:
     nodes.add(f"{title} latent", "VAEEncode", pixels=[picture, 0], vae=["checkpoint", 2])
     nodes.add(
         title, "DiffStyler_DDIMInvert", model=["checkpoint", 0], latent=[f"{title} latent", 0], source=["empty", 0],
-        steps=settings.steps, spacing="leading", refinement=1, reconstruct=False,
+        steps=settings.steps, spacing="leading", refinement=0, reconstruct=False,
     )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def report(rows: Sequence[Row], similar: Sequence[Similar], made: str) -> str:
         "",
         "Content: edge agreement (correlation of gradients), SSIM and PSNR against the content picture. Style: Gram",
         "distance of a filter bank and distance of the colour distribution to the style picture. All are Compare",
-        "Images' figures, 50 steps, inversion with one refinement, cfg 4, LoRA of 160 steps at strength 1.",
+        "Images' figures, 50 steps, plain inversion, cfg 4, LoRA of 160 steps at strength 1.",
         "",
         "## Means and deviations over all pairs",
         "",

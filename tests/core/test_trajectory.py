@@ -46,16 +46,11 @@ def test_a_known_noise_is_followed_exactly(seed, prediction, spacing):
     def predict(z, t):
         if prediction == "eps":
             return noise
-        return math.sqrt(ABAR[t]) * noise - math.sqrt(1 - ABAR[t]) * x0.double()
+        return (noise - math.sqrt(1 - ABAR[t]) * z) / math.sqrt(
+            ABAR[t]
+        )  # so that sqrt(abar) v + sqrt(1 - abar) z = noise
 
     start = ddim.join(x0.double(), noise, ABAR[0]).float()
-    if prediction == "v":  # the velocity that belongs to the level which the step starts from
-        levels = {t: a for t, a, _ in schedule.ascent()}
-
-        def predict(z, t):
-            a = levels.get(t, ABAR[t])
-            return math.sqrt(a) * noise - math.sqrt(1 - a) * x0.double()
-
     denoise, calls = model_of(predict, schedule)
     trajectory = invert(denoise, start, schedule)
     assert len(calls) == len(schedule.ascent())
@@ -84,13 +79,28 @@ def test_sampling_undoes_refined_inversion(seed, prediction):
     assert errors[1] < 1e-4 < 10 * errors[1] + 1e-3 < errors[0]
 
 
-def test_one_step_up_is_equation_1(seed):
-    schedule = made()
-    z, eps = latent(seed), latent(seed + 1).double()
-    denoise, _ = model_of(lambda z, t: eps, schedule)
-    up = ddim.step_up(denoise, z, schedule, 301, ABAR[201], 0)
-    x0 = (z.double() - math.sqrt(1 - ABAR[201]) * eps) / math.sqrt(ABAR[201])
-    assert (up - (math.sqrt(ABAR[301]) * x0 + math.sqrt(1 - ABAR[301]) * eps)).abs().max() < 1e-5
+@pytest.mark.parametrize("refinements", [0, 2])
+@pytest.mark.parametrize(("prediction", "last"), [("eps", ABAR[901]), ("v", ABAR[901]), ("v", 4.9e-8)])
+def test_one_step_up_is_equation_1(seed, prediction, last, refinements):
+    """eps is read at the timestep that the model is told: first from z itself, then from each estimate of z_t.
+
+    The small ``last`` is a v model of zero terminal SNR at its noisiest level.
+    """
+    table = (*ABAR[:901], last)
+    schedule = NoiseSchedule(table, prediction, (901, 701))
+    z, a, b = latent(seed).double(), math.sqrt(table[901]), math.sqrt(1 - table[901])
+
+    def denoise(x, sigma):
+        at = x.double() * a
+        return ddim.split(0.4 * torch.sin(at), at, table[901], prediction)[0].to(x)
+
+    z_t = z
+    for _ in range(1 + refinements):
+        output = 0.4 * torch.sin(z_t)
+        eps = output if prediction == "eps" else a * output + b * z_t
+        z_t = a * (z - math.sqrt(1 - ABAR[701]) * eps) / math.sqrt(ABAR[701]) + b * eps
+    up = ddim.step_up(denoise, z.float(), schedule, 901, ABAR[701], refinements)
+    assert (up - z_t).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("t", [1, 301, 901])

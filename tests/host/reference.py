@@ -56,7 +56,7 @@ def in_float64(unet: Any) -> Any:
     return copy.deepcopy(unet).double()
 
 
-def scheduler(kind: type, steps: int, velocity: bool = False, zsnr: bool = False) -> Any:
+def scheduler(kind: type, steps: int, velocity: bool = False) -> Any:
     """diffusers' DDIM or inverse DDIM scheduler with Stable Diffusion's settings."""
     made = kind(
         num_train_timesteps=1000,
@@ -68,18 +68,45 @@ def scheduler(kind: type, steps: int, velocity: bool = False, zsnr: bool = False
         steps_offset=1,
         timestep_spacing="leading",
         prediction_type="v_prediction" if velocity else "epsilon",
-        rescale_betas_zero_snr=zsnr,
     )
     made.set_timesteps(steps)
     return made
 
 
-def inverted(unet: Any, z: Tensor, context: Tensor, steps: int, velocity: bool = False, zsnr: bool = False) -> list:
-    """diffusers' inversion: the latent at every level it visits, the content first."""
-    levels, ddim = [z], scheduler(diffusers.DDIMInverseScheduler, steps, velocity, zsnr)
+def inverted(unet: Any, z: Tensor, context: Tensor, steps: int) -> list[Tensor]:
+    """diffusers' inversion of an eps model: the latent at every level it visits, the content first."""
+    levels, ddim = [z], scheduler(diffusers.DDIMInverseScheduler, steps)
     for t in ddim.timesteps:
         output = unet(levels[-1], t, encoder_hidden_states=context).sample
         levels.append(ddim.step(output, t, levels[-1]).prev_sample)
+    return levels
+
+
+def cumulative_alphas(zsnr: bool = False) -> list[float]:
+    """Stable Diffusion's table in double precision; zsnr: of zero terminal SNR, the last entry as the host has it."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    root = (1 - betas).cumprod(0).sqrt()
+    if zsnr:
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return [*root.square()[:-1].tolist(), 4.8973451890853435e-08 if zsnr else root[-1].item() ** 2]
+
+
+def inverted_velocity(
+    unet: Any, z: Tensor, context: Tensor, steps: int, zsnr: bool = False, refinements: int = 0
+) -> list[Tensor]:
+    """Inversion of a v model as method.md section 2 writes it, in double precision: every level, the content first."""
+    abar, exact, prompt = cumulative_alphas(zsnr), in_float64(unet), context.double()
+    levels, left = [z.double()], abar[0]
+    for i in range(steps):
+        t = i * (1000 // steps) + 1
+        z_t = levels[-1]
+        for _ in range(1 + refinements):
+            v = exact(z_t, t, encoder_hidden_states=prompt).sample
+            eps = abar[t] ** 0.5 * v + (1 - abar[t]) ** 0.5 * z_t
+            x0 = (levels[-1] - (1 - left) ** 0.5 * eps) / left**0.5
+            z_t = abar[t] ** 0.5 * x0 + (1 - abar[t]) ** 0.5 * eps
+        levels.append(z_t)
+        left = abar[t]
     return levels
 
 
