@@ -186,7 +186,7 @@ class TrainStyleLoRA(io.ComfyNode):
             store.check_writable(estimated_size(model, config))
         progress = Progress(node_id, config.steps, preview_every)
         started = time.monotonic()
-        result = train_lora(model, vae, pictures, prompt, config, dtype, progress)
+        result, words = train_lora(model, vae, pictures, prompt, config, dtype, progress)
         state = kohya_state(result.lora, module_names(model), config.alpha)
         metadata = kohya_metadata(
             {
@@ -205,6 +205,7 @@ class TrainStyleLoRA(io.ComfyNode):
         text = (
             f"trained {config.steps} steps in {duration(time.monotonic() - started)}, "
             f"loss {mean_of_last(result.losses):.4f} (mean of the last steps)\n"
+            + (f"{words}\n" if words else "")
             + (f"saved as {name}" if save else "not saved (save is off)")
         )
         return host_text.output(state, {"loss": result.losses}, name, text=text, node=cls)
