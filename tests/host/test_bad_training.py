@@ -98,7 +98,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(bench, pack, host
     with refused(bench, "learning_rate: ", "step 2 of 5", "0.001", "Lower the learning rate", "_stopped_at_2"):
         bench.train(steps=5)
     (name,) = lora_files(host_folders)
-    state, metadata = pack.core.lora_file.load_lora(host_folders / "loras" / name)
+    state, metadata = pack.core.lora_file.read_own(host_folders / "loras" / name)
     assert "_stopped_at_2.safetensors" in name
     assert metadata["stopped_at"] == 2
     assert len(metadata["losses"]) == 2
@@ -115,8 +115,32 @@ def test_without_save_nothing_is_written_when_the_loss_breaks(bench, pack, host_
 
 def test_nothing_good_to_keep_at_the_first_step(bench, pack, host_folders, monkeypatch):
     monkeypatch.setattr(pack.training_run, "predict_with", breaking_at(pack, 0))
-    with refused(bench, "step 0 of 2", "no good weights"):
+    with refused(bench, "model: ", "step 0 of 2", "learning rate is not the cause", "no good weights", "precision"):
         bench.train()
+    assert lora_files(host_folders) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["weight", "patch"])
+def test_weights_that_are_not_finite_are_not_blamed_on_the_learning_rate(bench, trainings, host_folders, where, value):
+    model = tiny.make_model("small")
+    key = "diffusion_model.output_blocks.2.0.in_layers.2.weight"
+    if where == "weight":
+        model.model.state_dict()[key].flatten()[3] = value
+    else:
+        model.add_patches({key: (torch.full(model.model.state_dict()[key].shape, value),)})
+    with refused(bench, "model: ", key, "not finite", "Load another checkpoint") as caught:
+        bench.train(model=model)
+    assert "learning_rate" not in str(caught.value)
+    assert not trainings
+    assert lora_files(host_folders) == []
+
+
+def test_an_activation_that_overflows_at_once_is_not_blamed_on_the_learning_rate(bench, host_folders):
+    model = tiny.make_model("small")
+    model.model.state_dict()["diffusion_model.input_blocks.0.0.weight"].fill_(3e38)
+    with refused(bench, "model: ", "step 0 of 2", "learning rate is not the cause", "fp32"):
+        bench.train(model=model)
     assert lora_files(host_folders) == []
 
 
