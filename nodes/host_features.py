@@ -21,12 +21,13 @@ from ..diffstyler_core.sites import Site, parse_layers
 from ..diffstyler_core.taps import Recorder
 from ..diffstyler_core.trajectory import Trajectory
 from . import sockets
-from .host_inputs import Conditioning, one_conditioning
+from .host_inputs import Conditioning, require_conditioning, require_number
 from .host_lora import ForwardLora
-from .host_model import identity, layout_of, require_family
+from .host_model import identity, layout_of, require_compatible, require_family
 from .host_sampling import SourceGuider, denoise_content, run_guider, to_exploding
 
 ANALYSIS = f"{sockets.CATEGORY}/evaluate"
+STRONGEST = 4.0
 
 
 class Looked(NamedTuple):
@@ -77,8 +78,8 @@ def feature_inputs(lora_needed: bool) -> list[io.Input]:
         io.Float.Input(
             "lora_strength",
             default=1.0,
-            min=-4.0,
-            max=4.0,
+            min=-STRONGEST,
+            max=STRONGEST,
             step=0.05,
             round=0.001,
             tooltip="Strength of lora. It does not act on second_model.",
@@ -99,10 +100,12 @@ def feature_inputs(lora_needed: bool) -> list[io.Input]:
 def look(wired: Wired) -> Looked:
     """Checks all inputs, then evaluates each model once. Raises ValueError before the first evaluation."""
     schedule = wired.trajectory.schedule
+    require_compatible(wired.model)
     require_family(wired.model, wired.trajectory.family, "trajectory")
     sites = _sites(wired)
     step = nearest_step(schedule.timesteps, wired.timestep, len(schedule.abar))
-    one_conditioning(wired.source, "source")
+    require_number(wired.lora_strength, "lora_strength", -STRONGEST, STRONGEST)
+    require_conditioning(wired.source, wired.model, "source", one=True)
     columns = {name: _features(wired, model, lora, step, sites) for name, (model, lora) in _columns(wired).items()}
     comfy.model_management.throw_exception_if_processing_interrupted()
     return Looked(schedule.timesteps[step], columns, tuple(_words(wired, step, columns)))
@@ -124,6 +127,7 @@ def _columns(wired: Wired) -> dict[str, tuple[ModelPatcher, ForwardLora | None]]
         lora = ForwardLora(wired.model, wired.lora, wired.lora_strength, "lora")
         columns[f"LoRA x {wired.lora_strength:g}"] = (wired.model, lora if wired.lora_strength != 0.0 else None)
     if wired.second_model is not None:
+        require_compatible(wired.second_model, "second_model")
         require_family(wired.second_model, wired.trajectory.family, "trajectory, as second_model sees it,")
         columns["second model"] = (wired.second_model, None)
     return columns

@@ -29,6 +29,32 @@ def unet_of(model: ModelPatcher) -> UNetModel:
     return unet
 
 
+CACHES = {"EasyCacheHolder": "EasyCache", "LazyCacheHolder": "LazyCache"}
+TOKEN_PATCHES = {"HyperTile": "HyperTile", "TomePatchModel": "ToMe Patch Model"}
+
+
+def require_compatible(model: ModelPatcher, name: str = "model") -> None:
+    """Raises ValueError for the host's nodes that skip evaluations or rearrange attention's tokens at random.
+
+    EasyCache and LazyCache answer in the UNet's place, so nothing is captured or injected there. HyperTile and ToMe
+    draw anew at each call which tokens a query holds: captured ones belong to other places of the picture.
+    """
+    options = model.model_options.get("transformer_options", {})
+    holder = type(options.get("easycache")).__name__
+    if holder in CACHES:
+        raise ValueError(
+            f"{name} carries {CACHES[holder]}, which skips UNet evaluations, and with them what is captured and "
+            "injected there. Wire the MODEL from before that node."
+        )
+    for patch in options.get("patches", {}).get("attn1_patch", []):
+        node = getattr(patch, "__qualname__", "").split(".")[0]
+        if node in TOKEN_PATCHES:
+            raise ValueError(
+                f"{name} carries {TOKEN_PATCHES[node]}, which rearranges attention's tokens at random at each call: "
+                "captured attention would go to other places of the picture. Wire the MODEL from before that node."
+            )
+
+
 def layout_of(model: ModelPatcher) -> UNetLayout:
     """Which sites the model's decoder has."""
     blocks: dict[Kind, dict[int, int]] = {"feature": {}, "self-attention": {}, "cross-attention": {}}

@@ -13,9 +13,9 @@ from torch import Tensor
 from ..diffstyler_core.schedule import SPACINGS, Spacing
 from ..diffstyler_core.trajectory import psnr
 from . import host_text, sockets
-from .host_inputs import Conditioning, one_conditioning, one_latent
+from .host_inputs import Conditioning, latent_notes, one_latent, require_conditioning
 from .host_inversion import invert_latent, reconstruct_latent
-from .host_model import schedule_of
+from .host_model import require_compatible, schedule_of
 
 NOT_RECONSTRUCTED = "DDIM Invert: the reconstruction output is used, but reconstruct is off. Switch it on."
 
@@ -85,9 +85,10 @@ class DDIMInvert(io.ComfyNode):
         refinement: int,
         reconstruct: bool,
     ) -> io.NodeOutput:
+        require_compatible(model)
         schedule = schedule_of(model, steps, spacing)
         samples = one_latent(latent, model, "latent")
-        one_conditioning(source, "source")
+        require_conditioning(source, model, "source", one=True)
         trajectory, x_T = invert_latent(model, samples, source, schedule, refinement)
         evaluations = len(schedule.ascent()) * (1 + refinement)
         lines = [f"{schedule.steps} steps, {evaluations} UNet evaluations, {trajectory.megabytes:.1f} MB"]
@@ -98,6 +99,7 @@ class DDIMInvert(io.ComfyNode):
         else:
             lines.append("reconstruction not measured (reconstruct is off)")
             reconstruction = ExecutionBlocker(NOT_RECONSTRUCTED)
+        lines += latent_notes(latent)
         return host_text.output(trajectory, as_latent(x_T), reconstruction, text="\n".join(lines), node=cls)
 
 

@@ -16,9 +16,9 @@ from . import host_text
 from .host_chart import tick_step
 from .host_drawing import colour_of
 from .host_features import ANALYSIS
-from .host_inputs import Conditioning, one_conditioning, one_latent
+from .host_inputs import Conditioning, latent_notes, one_latent, require_conditioning
 from .host_inversion import invert_latent, reconstruct_latent
-from .host_model import schedule_of
+from .host_model import require_compatible, schedule_of
 from .host_plot import Line, Plot, draw_plot, log_heights
 
 HEADER = ("step", "timestep", "distance_plain", "distance_refined")
@@ -129,14 +129,15 @@ class ReconstructionReport(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, latent: dict[str, Any], source: Conditioning, steps: int, refinement: int
     ) -> io.NodeOutput:
+        require_compatible(model)
         schedule = schedule_of(model, steps)
         samples = one_latent(latent, model, "latent")
-        one_conditioning(source, "source")
+        require_conditioning(source, model, "source", one=True)
         if refinement < 1:
             raise ValueError(
                 f"refinement must be 1 or more, got {refinement}: the plain inversion (0) is always shown beside it."
             )
         reports = [reconstruct(model, samples, source, schedule, refinements) for refinements in (0, refinement)]
         comfy.model_management.throw_exception_if_processing_interrupted()
-        text, plot = describe(reports), draw_reports(reports)
+        text, plot = "\n".join([describe(reports), *latent_notes(latent)]), draw_reports(reports)
         return host_text.output(plot, table(reports, schedule), text, text=text, node=cls, picture=plot)
