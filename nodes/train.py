@@ -14,7 +14,7 @@ from torch import Tensor
 from ..diffstyler_core.lora_file import kohya_metadata, kohya_state
 from ..diffstyler_core.train import TrainConfig, TrainResult
 from . import host_text, sockets
-from .host_inputs import Conditioning, one_conditioning, style_pictures
+from .host_inputs import Conditioning, require_conditioning, style_pictures
 from .host_model import abar_of, family_of, fingerprint, identity, prediction_of
 from .host_training import duration, module_names, prepare_pictures, require_plain_unet, training_dtype
 from .lora_store import Found, LoraStore, Saved, rescued_names
@@ -179,9 +179,10 @@ class TrainStyleLoRA(io.ComfyNode):
         config = TrainConfig(targets=TARGETS[targets], **numbers)
         family, dtype = family_of(model), training_dtype(precision)
         require_plain_unet(model)
+        require_conditioning(prompt, model, "prompt", one=True)
         pictures = prepare_pictures(style_pictures(style_image), config.resolution)
         settings = {**asdict(config), "precision": str(dtype)}
-        request = request_of(model, vae, pictures, one_conditioning(prompt, "prompt"), settings)
+        request = request_of(model, vae, pictures, prompt, settings)
         store = LoraStore.of(filename_prefix, request)
         again = ""
         if save:

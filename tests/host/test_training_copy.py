@@ -231,7 +231,7 @@ def test_the_copy_takes_its_own_size_and_one_weight_more(pack, monkeypatch, meas
     ((memory, held),) = freed
     assert memory >= 2 * size
     assert held == 0, "room is made before anything is copied"
-    measured("peak of making the copy, above the copy, in biggest weights", (live.peak - size) / biggest, at_most=4.0)
+    measured("peak of making the copy, above the copy, in biggest weights", (live.peak - size) / biggest, at_most=1.0)
     measured("peak of making the copy over its size", live.peak / size)
     del unet
 
