@@ -72,7 +72,7 @@ def private_unet(model: ModelPatcher, dtype: torch.dtype) -> UNetModel:
     with torch.no_grad():
         for key, patched in model.get_key_patches(PREFIX).items():
             weight = merged(model, key, patched, device, dtype)
-            if not torch.isfinite(weight).all():
+            if not torch.isfinite(torch.stack(torch.aminmax(weight))).all():  # one pass, NaN included
                 raise ValueError(
                     f"model: its weight {key} holds values that are not finite (NaN or infinity)"
                     f"{', with the LoRAs that are merged into it' if len(patched) > 1 else ''}. "
