@@ -27,6 +27,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "steps": (1, 100_000),
     "learning_rate": (1e-8, 1.0),
     "weight_decay": (0.0, 1.0),
+    "seed": (0, 2**64 - 1),
     "resolution": (64, 4096),
     "batch_size": (1, 64),
 }
@@ -53,7 +54,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, (low, high) in BOUNDS.items():
             value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
+            if not low <= value <= high:  # false for NaN as well
                 raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {value!r}.")
         unknown = [t for t in self.targets if t not in PROJECTIONS]
         if unknown or not self.targets:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.lora
 import comfy.model_management as management
+import comfy.ops
 import comfy.sampler_helpers
 import comfy.samplers
 import comfy.utils
@@ -24,6 +24,7 @@ from ..diffstyler_core.train import DrawLatents, Predict
 from .host_inputs import Conditioning
 from .host_model import unet_of
 
+PREFIX = "diffusion_model."
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -36,7 +37,10 @@ def training_dtype(precision: str) -> torch.dtype:
 
 
 def require_plain_unet(model: ModelPatcher) -> None:
-    """Raises ValueError for models that take more than the latent and a prompt (inpainting, depth, ...)."""
+    """Raises ValueError for models that take more than the latent and a prompt (inpainting, depth, ...).
+
+    Likewise for layers that are exchanged at the start of every run, which a copy of the weights would lose.
+    """
     unet = unet_of(model)
     channels, taken = model.get_model_object("latent_format").latent_channels, unet.in_channels
     if taken != channels:
@@ -44,30 +48,55 @@ def require_plain_unet(model: ModelPatcher) -> None:
             f"model: training needs a plain text-to-image UNet, which takes {channels} channels; this one takes "
             f"{taken} (inpainting, depth, ...). Load the plain checkpoint."
         )
+    injected = sorted(name for name, injections in model.injections.items() if injections)
+    if injected:
+        raise ValueError(
+            f"model: {', '.join(injected)} exchanges its layers at the start of every run, and training works on the "
+            "weights alone. Use Load LoRA instead of its bypass form, or wire the model from before that node."
+        )
 
 
 def private_unet(model: ModelPatcher, dtype: torch.dtype) -> UNetModel:
     """A trainable copy of the model's UNet with its patches merged, on the compute device; the model stays as it is.
 
-    Must run outside inference mode.
+    It is built anew from the model's configuration and filled weight by weight, each from the unpatched original: so
+    it holds none of the hooks, casts and patch functions by which the host keeps a model partly loaded, and no more
+    than one weight in fp32 exists at a time. Must run outside inference mode.
+    Raises ValueError when a weight is not finite.
     """
-    source = model.clone(disable_dynamic=True) if model.is_dynamic() else model
-    unet = copy.deepcopy(unet_of(source))
-    prefix = "diffusion_model."
-    merged = {}
-    for key, (weight, *patches) in source.get_key_patches(prefix).items():
-        value, convert = weight
-        value = convert(value.detach().clone().float())
-        merged[key.removeprefix(prefix)] = comfy.lora.calculate_weight(patches, value, key) if patches else value
-    device = management.get_torch_device()
-    management.free_memory(3 * management.module_size(unet), device)
-    unet.load_state_dict(merged)
-    unet.to(device=device, dtype=dtype)
-    unet.dtype = dtype
-    for module in unet.modules():  # the host may cast and offload per layer; this copy is resident and in one format
-        if hasattr(module, "comfy_cast_weights"):
-            module.comfy_cast_weights = False
+    source, device = unet_of(model), management.get_torch_device()
+    size = sum(weight.numel() for weight in source.state_dict().values()) * dtype.itemsize
+    management.free_memory(3 * size, device)  # as much again twice for gradients and activations
+    config = {**model.model.model_config.unet_config, "dtype": dtype}
+    unet = type(source)(**config, device="meta", operations=comfy.ops.disable_weight_init)
+    with torch.no_grad():
+        for key, patched in model.get_key_patches(PREFIX).items():
+            weight = merged(model, key, patched, device, dtype)
+            if not torch.isfinite(torch.stack(torch.aminmax(weight))).all():  # one pass, NaN included
+                raise ValueError(
+                    f"model: its weight {key} holds values that are not finite (NaN or infinity)"
+                    f"{', with the LoRAs that are merged into it' if len(patched) > 1 else ''}. "
+                    "Load another checkpoint, or take the LoRA out."
+                )
+            comfy.utils.set_attr_param(unet, key.removeprefix(PREFIX), weight)
+    lacking = [name for name, parameter in unet.named_parameters() if parameter.is_meta]
+    if lacking:
+        raise ValueError(f"model: it has no weights for {', '.join(lacking[:3])}. Load the whole checkpoint.")
     return unet.eval()
+
+
+def merged(model: ModelPatcher, key: str, patched: list[Any], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """One weight as the model's runs use it, newly made: ``patched`` is [(original, its conversion), *patches]."""
+    (original, convert), *patches = patched
+    weight = torch.zeros(original.shape) if original.is_meta else convert(original.detach())
+    wrappers = model.weight_wrapper_patches.get(key, [])
+    if not (patches or wrappers):
+        return weight.to(device=device, dtype=dtype, copy=True)
+    weight = weight.to(device=device, dtype=torch.float32, copy=True)
+    weight = comfy.lora.calculate_weight(patches, weight, key)
+    for wrapper in wrappers:
+        weight = wrapper(weight)
+    return weight.to(dtype)
 
 
 def blocks_of(unet: UNetModel) -> Iterator[nn.Module]:
@@ -135,19 +164,30 @@ def _moments_of(vae: VAE, into: list[Tensor]) -> Iterator[None]:
         handle.remove()
 
 
-def latent_source(vae: VAE, model: ModelPatcher, pictures: Tensor) -> tuple[DrawLatents, tuple[int, ...]]:
-    """(draws scaled latents z_0 of random pictures, shape of one latent [C, H, W]).
+class LatentSource(NamedTuple):
+    """Draws of scaled latents z_0 of random pictures, the shape of one [C, H, W], and what the user should know."""
 
-    A fresh sample of the VAE's posterior each time, when the VAE gives one; its encoding otherwise.
+    draw: DrawLatents
+    shape: tuple[int, ...]
+    words: str
+
+
+def latent_source(vae: VAE, model: ModelPatcher, pictures: Tensor) -> LatentSource:
+    """A fresh sample of the VAE's posterior each time, when the VAE gives one; its encoding otherwise.
+
+    When the host ran out of memory and encoded in overlapping tiles, there is a posterior of each tile but none of
+    the picture: then it is the encoding too.
     """
     moments: list[Tensor] = []
     with torch.inference_mode(), _moments_of(vae, moments):
         encoded = vae.encode(pictures).float().cpu()
-    if moments:
+    whole = bool(moments) and sum(len(m) for m in moments) == len(encoded)
+    if whole:
         mean, log_variance = torch.cat(moments).chunk(2, dim=1)
         deviation = (0.5 * log_variance.clamp(-30.0, 20.0)).exp()
     else:
         mean, deviation = encoded, torch.zeros_like(encoded)
+    tiled = bool(moments) and not whole
     if mean.shape != encoded.shape:
         raise ValueError(
             f"vae: its posterior has shape {list(mean.shape)}, its encoding {list(encoded.shape)}. "
@@ -166,7 +206,11 @@ def latent_source(vae: VAE, model: ModelPatcher, pictures: Tensor) -> tuple[Draw
         noise = torch.randn((count, *mean.shape[1:]), generator=generator)
         return model.model.process_latent_in(mean[pick] + deviation[pick] * noise).to(device)
 
-    return draw, tuple(mean.shape[1:])
+    words = (
+        "the VAE encoded in tiles (too little memory for the whole picture): every step trained on the same encoding, "
+        "not on fresh samples of its posterior"
+    )
+    return LatentSource(draw, tuple(mean.shape[1:]), words if tiled else "")
 
 
 def duration(seconds: float) -> str:

@@ -14,10 +14,10 @@ from torch import Tensor
 from ..diffstyler_core.lora_file import kohya_metadata, kohya_state
 from ..diffstyler_core.train import TrainConfig, TrainResult
 from . import host_text, sockets
-from .host_inputs import Conditioning, one_conditioning, style_pictures
+from .host_inputs import Conditioning, require_conditioning, style_pictures
 from .host_model import abar_of, family_of, fingerprint, identity, prediction_of
 from .host_training import duration, module_names, prepare_pictures, require_plain_unet, training_dtype
-from .lora_store import LoraStore
+from .lora_store import Found, LoraStore, Saved, rescued_names
 from .training_run import Progress, train_lora
 
 TARGETS = {"q, k, v": ("to_q", "to_k", "to_v"), "q, k, v, out": ("to_q", "to_k", "to_v", "to_out.0")}
@@ -151,11 +151,16 @@ class TrainStyleLoRA(io.ComfyNode):
                     "lora", tooltip="For the Injected LoRA Sampler, Save LoRA or Load LoRA Model."
                 ),
                 sockets.LossMap.Output("loss_map", tooltip="For Plot Loss Graph."),
-                io.String.Output("lora_name", tooltip="The saved file's name in models/loras; empty when save is off."),
+                io.String.Output("lora_name", tooltip="The file's name in models/loras; empty when it is not there."),
             ],
             hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_inputs: Any) -> list[str]:
+        """While a LoRA waits to be saved (models/loras was full), queueing again runs the node again."""
+        return rescued_names()
 
     @classmethod
     def execute(
@@ -174,19 +179,20 @@ class TrainStyleLoRA(io.ComfyNode):
         config = TrainConfig(targets=TARGETS[targets], **numbers)
         family, dtype = family_of(model), training_dtype(precision)
         require_plain_unet(model)
+        require_conditioning(prompt, model, "prompt", one=True)
         pictures = prepare_pictures(style_pictures(style_image), config.resolution)
         settings = {**asdict(config), "precision": str(dtype)}
-        request = request_of(model, vae, pictures, one_conditioning(prompt, "prompt"), settings)
+        request = request_of(model, vae, pictures, prompt, settings)
         store = LoraStore.of(filename_prefix, request)
-        node_id = host_text.id_of(cls)
+        again = ""
         if save:
-            found = store.find()
+            found, again = store.find()
             if found is not None:
-                return cls._found(store, *found)
+                return cls._found(store, found, again)
             store.check_writable(estimated_size(model, config))
-        progress = Progress(node_id, config.steps, preview_every)
+        progress = Progress(host_text.id_of(cls), config.steps, preview_every)
         started = time.monotonic()
-        result = train_lora(model, vae, pictures, prompt, config, dtype, progress)
+        result, words = train_lora(model, vae, pictures, prompt, config, dtype, progress)
         state = kohya_state(result.lora, module_names(model), config.alpha)
         metadata = kohya_metadata(
             {
@@ -200,42 +206,49 @@ class TrainStyleLoRA(io.ComfyNode):
             result.losses,
         )
         if result.stopped_at is not None:
-            raise ValueError(cls._broke_off(store, state, metadata, result, config, save))
-        name = store.save(state, metadata) if save else ""
-        text = (
+            raise ValueError(broke_off(store, state, metadata, result, config, save))
+        saved = store.save(state, metadata) if save else Saved("", "not saved (save is off)")
+        trained = (
             f"trained {config.steps} steps in {duration(time.monotonic() - started)}, "
-            f"loss {mean_of_last(result.losses):.4f} (mean of the last steps)\n"
-            + (f"saved as {name}" if save else "not saved (save is off)")
+            f"loss {mean_of_last(result.losses):.4f} (mean of the last steps)"
         )
-        return host_text.output(state, {"loss": result.losses}, name, text=text, node=cls)
+        text = "\n".join(filter(None, [trained, words, again, saved.words]))
+        return host_text.output(state, {"loss": result.losses}, saved.name, text=text, node=cls)
 
     @classmethod
-    def _found(cls, store: LoraStore, state: dict[str, Tensor], metadata: dict[str, Any]) -> io.NodeOutput:
-        text = f"unchanged request: loaded {store.name}, nothing trained"
-        if not store.path.is_file():  # it is still in the temp directory, from a failed save
-            store.save(state, kohya_metadata({k: v for k, v in metadata.items() if k != "losses"}, metadata["losses"]))
-        return host_text.output(state, {"loss": metadata["losses"]}, store.name, text=text, node=cls)
+    def _found(cls, store: LoraStore, found: Found, again: str) -> io.NodeOutput:
+        losses = found.record["losses"]
+        name, text = store.name, f"unchanged request: loaded {store.name}, nothing trained"
+        if found.rescued:
+            settings = {key: value for key, value in found.record.items() if key != "losses"}
+            name, words = store.save(found.state, kohya_metadata(settings, losses))
+            text = "\n".join(filter(None, ["unchanged request: nothing trained", again, words]))
+        return host_text.output(found.state, {"loss": losses}, name, text=text, node=cls)
 
-    @staticmethod
-    def _broke_off(
-        store: LoraStore,
-        state: dict[str, Tensor],
-        metadata: dict[str, str],
-        result: TrainResult,
-        config: TrainConfig,
-        save: bool,
-    ) -> str:
-        kept = "There were no good weights to keep."
-        if result.stopped_at and save:
-            kept = (
-                f"The last good weights are kept as {store.save(state, metadata, f'_stopped_at_{result.stopped_at}')}."
-            )
-        elif result.stopped_at:
-            kept = "Switch save on to keep the last good weights."
+
+def broke_off(
+    store: LoraStore,
+    state: dict[str, Tensor],
+    metadata: dict[str, str],
+    result: TrainResult,
+    config: TrainConfig,
+    save: bool,
+) -> str:
+    """What to tell of a training whose loss was no longer finite; keeps the last good weights where that is asked."""
+    at = f"training broke off at step {result.stopped_at} of {config.steps}, the loss or its gradient was"
+    if not result.stopped_at:
         return (
-            f"learning_rate: training broke off at step {result.stopped_at} of {config.steps}, the loss was no longer "
-            f"finite at a learning rate of {config.learning_rate:g}. {kept} Lower the learning rate, or use fp32."
+            f"model: {at} not finite (NaN or infinity) before the LoRA had changed anything, so the learning rate is "
+            "not the cause: the model gives no finite prediction for this picture and prompt. There were no good "
+            "weights to keep. Set precision to fp32, or load another checkpoint."
         )
+    kept = "Switch save on to keep the last good weights."
+    if save:
+        kept = f"The last good weights: {store.save(state, metadata, f'_stopped_at_{result.stopped_at}').words}."
+    return (
+        f"learning_rate: {at} no longer finite at a learning rate of {config.learning_rate:g}. {kept} "
+        "Lower the learning rate, or use fp32."
+    )
 
 
 def mean_of_last(losses: list[float], count: int = 20) -> float:

@@ -88,11 +88,14 @@ def train_lora(
     config: TrainConfig,
     dtype: torch.dtype,
     progress: Progress,
-) -> TrainResult:
-    """Trains on a private copy of the UNet; model and VAE are left as they are, whatever happens."""
+) -> tuple[TrainResult, str]:
+    """(what was trained, what the user should know about it) on a private copy of the UNet.
+
+    Model and VAE are left as they are, whatever happens.
+    """
     with torch.inference_mode(False), torch.enable_grad():
         try:
-            draw, shape = latent_source(vae, model, pictures)
+            draw, shape, words = latent_source(vae, model, pictures)
             unet = private_unet(model, dtype)
             predict = predict_with(unet, model, conditioning, (config.batch_size, *shape), dtype)
             layers = adapt(unet, config)
@@ -100,7 +103,7 @@ def train_lora(
             abar = torch.tensor(abar_of(model), device=management.get_torch_device())
             progress.start()
             with checkpointed(blocks_of(unet), config.gradient_checkpointing):
-                return train(layers, predict, draw, abar, prediction_of(model), config, progress)
+                return train(layers, predict, draw, abar, prediction_of(model), config, progress), words
         finally:
             progress.preview = None
             gc.collect()

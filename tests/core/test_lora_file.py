@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from pathlib import Path
 
@@ -9,7 +11,17 @@ import pytest
 import safetensors.torch
 import torch
 
-from diffstyler_core.lora_file import LowRank, kohya_metadata, kohya_state, load_lora, save_lora
+from diffstyler_core.lora_file import (
+    DIGEST_KEY,
+    METADATA_KEY,
+    LowRank,
+    digest_of,
+    kohya_metadata,
+    kohya_state,
+    load_lora,
+    read_own,
+    save_lora,
+)
 
 SETTINGS = {
     "rank": 4, "alpha": 8.0, "learning_rate": 2e-4, "steps": 3, "seed": 7, "resolution": 512, "base_model": "SD15",
@@ -44,12 +56,14 @@ def test_a_file_comes_back_as_it_was(seed, tmp_path):
     state = kohya_state({PATH: low_rank(seed)}, {PATH: NAME}, 8.0)
     path = tmp_path / "deep" / "er" / "style.safetensors"
     save_lora(path, state, kohya_metadata(SETTINGS, [0.5, 0.25, 1 / 3]))
-    loaded, metadata = load_lora(path)
+    loaded, record = read_own(path)
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[key], state[key]) for key in state)
-    assert metadata == {**SETTINGS, "losses": [0.5, 0.25, 0.333333]}
+    assert record == {**SETTINGS, "losses": [0.5, 0.25, 0.333333]}
+    plain, kohya = load_lora(path)
+    assert all(torch.equal(plain[key], state[key]) for key in state)
     with safetensors.safe_open(path, framework="pt") as file:
-        kohya = file.metadata()
+        assert kohya == file.metadata()
     assert kohya["ss_network_module"] == "networks.lora"
     assert (kohya["ss_network_dim"], kohya["ss_network_alpha"], kohya["ss_seed"]) == ("4", "8.0", "7")
 
@@ -60,6 +74,73 @@ def test_other_tools_files_have_no_metadata_of_ours(tmp_path):
     state, metadata = load_lora(path)
     assert torch.equal(state["a"], torch.ones(2))
     assert metadata == {}
+    with pytest.raises(ValueError, match="carries no hash"):
+        read_own(path)
+
+
+def test_a_file_that_is_cut_while_its_tensors_are_in_use_does_no_harm(tmp_path):
+    path = tmp_path / "style.safetensors"
+    save_lora(path, {"a": torch.arange(100_000.0)}, {})
+    state, _ = load_lora(path)
+    with path.open("r+b") as file:
+        file.truncate(8)
+    assert torch.equal(state["a"], torch.arange(100_000.0))
+
+
+STATES = [
+    {"a": torch.zeros(6)}, {"b": torch.zeros(6)}, {"a": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)},
+    {"a": torch.zeros(12, dtype=torch.float16)}, {"a": torch.zeros(12, dtype=torch.bfloat16)},
+    {"a": -torch.zeros(6)}, {"a": torch.zeros(6), "b": torch.zeros(0)}, {"a": torch.zeros(3), "b": torch.zeros(3)}, {},
+]  # fmt: skip
+
+
+def test_the_hash_tells_names_shapes_formats_and_bits_apart():
+    digests = [digest_of(state, record) for state in STATES for record in ("", "{}")]
+    assert len(set(digests)) == len(digests)
+    assert digest_of(STATES[-2], "") == digest_of(dict(reversed(STATES[-2].items())), "")
+
+
+def forged(path: Path, state: dict, text: str) -> None:
+    """A file with that record and a hash that fits."""
+    metadata = {METADATA_KEY: text, DIGEST_KEY: digest_of(state, text)}
+    path.write_bytes(safetensors.torch.save(state, metadata))
+
+
+GOOD = json.dumps({"losses": [0.5, 1]})
+ODD_RECORDS = {
+    "none": "", "no json": "{", "a list": "[1]", "a number": "3", "a string": '"losses"', "null": "null",
+    "no losses": "{}", "empty": '{"losses": []}', "text": '{"losses": "0.5"}', "nan": '{"losses": [NaN]}',
+    "infinite": '{"losses": [0.5, Infinity]}', "words": '{"losses": ["0.5"]}', "yes": '{"losses": [true]}',
+    "deep": "[" * 100_000, "a dict": '{"losses": {"0": 0.5}}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("record", ODD_RECORDS.values(), ids=ODD_RECORDS)
+def test_a_record_of_another_kind_is_a_value_error(tmp_path, record):
+    forged(tmp_path / "good", {"a": torch.ones(2)}, GOOD)
+    assert read_own(tmp_path / "good")[1] == {"losses": [0.5, 1]}
+    forged(tmp_path / "odd", {"a": torch.ones(2)}, record)
+    with pytest.raises(ValueError, match="its record"):
+        read_own(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_a_value_error(tmp_path, value):
+    forged(tmp_path / "bad", {"a": torch.tensor([1.0, value])}, GOOD)
+    with pytest.raises(ValueError, match="not all finite"):
+        read_own(tmp_path / "bad")
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "style"
+    save_lora(path, {"a": torch.ones(4)}, {METADATA_KEY: GOOD})
+    whole = path.read_bytes()
+    for position in (-1, -16, whole.index(b"0.5")):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not what was written"):
+            read_own(path)
 
 
 def break_at(monkeypatch, where: str) -> None:

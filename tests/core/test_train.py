@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from torch import nn
 
 from diffstyler_core.lora_file import LowRank
-from diffstyler_core.train import TrainConfig, adapt, checkpointed, diffusion_loss, extract, train
+from diffstyler_core.train import BOUNDS, TrainConfig, adapt, checkpointed, diffusion_loss, extract, train
 
 ABAR = torch.linspace(0.999, 0.01, 1000)
 
@@ -71,6 +72,16 @@ def ignore(step, steps, loss):
         ({"learning_rate": float("nan")}, "learning_rate must lie in .*got nan"),
         ({"learning_rate": float("inf")}, "learning_rate must lie in .*got inf"),
         ({"weight_decay": -0.1}, "weight_decay must lie in .*got -0.1"),
+        ({"rank": float("nan")}, "rank must lie in .*got nan"),
+        ({"alpha": float("nan")}, "alpha must lie in .*got nan"),
+        ({"steps": float("nan")}, "steps must lie in .*got nan"),
+        ({"weight_decay": float("nan")}, "weight_decay must lie in .*got nan"),
+        ({"batch_size": float("nan")}, "batch_size must lie in .*got nan"),
+        ({"resolution": float("nan")}, "resolution must lie in .*got nan"),
+        ({"seed": float("nan")}, "seed must lie in .*got nan"),
+        ({"seed": -1}, "seed must lie in .*got -1"),
+        ({"seed": 2**64}, "seed must lie in .*got 18446744073709551616"),
+        ({"rank": 10**400}, "rank must lie in .*got 1000"),
         ({"resolution": 63}, r"resolution must lie in 64\.\.4096, got 63"),
         ({"batch_size": 0}, "batch_size must lie in .*got 0"),
         ({"targets": ()}, r"targets must be some of .*got \(\)"),
@@ -80,6 +91,16 @@ def ignore(step, steps, loss):
 def test_config_refuses(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**changes)
+
+
+def test_every_number_has_bounds():
+    numbers = {f.name for f in dataclasses.fields(TrainConfig) if f.type in ("int", "float")}
+    assert numbers == set(BOUNDS)
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1])
+def test_the_bounds_of_the_seed_are_torchs(seed):
+    assert torch.isfinite(trained(0, TrainConfig(rank=2, steps=1, seed=seed))[0].lora["blocks.0.attn1.to_q"].up).all()
 
 
 def test_defaults_are_the_papers():

@@ -67,9 +67,12 @@ class NodeBench:
         self.at_evaluation(self.evaluations)
         return executor(*args, **kwargs)
 
-    def _run(self, step, changes, **wires):
+    def _output(self, step, changes, **wires):
         node = getattr(getattr(self._pack, step), CLASSES[step])
-        return node.execute(**{"model": self.model, **wires, **DEFAULTS[step], **changes}).result
+        return node.execute(**{"model": self.model, **wires, **DEFAULTS[step], **changes})
+
+    def _run(self, step, changes, **wires):
+        return self._output(step, changes, **wires).result
 
     def invert(self, **changes):
         return self._run("invert", changes, latent=tiny.make_latent(), source=EMPTY)
@@ -81,7 +84,11 @@ class NodeBench:
         return self._run("sampler", changes, features=features or self.capture()[0], positive=STYLE, negative=UGLY)
 
     def train(self, **changes):
-        return self._run("train", changes, vae=self.vae, style_image=PICTURE, prompt=STYLE)
+        return self.train_output(**changes).result
+
+    def train_output(self, **changes):
+        """With ``ui``, what the node shows."""
+        return self._output("train", changes, vae=self.vae, style_image=PICTURE, prompt=STYLE)
 
     def plain_picture(self):
         """What the stock KSampler makes of the MODEL, in one step."""
@@ -110,7 +117,7 @@ def refused(bench, *words, error=ValueError):
     """The error carries every word, and no UNet evaluation was made before it."""
     before = bench.evaluations
     with pytest.raises(error) as caught:
-        yield
+        yield caught
     missing = [word for word in words if word not in str(caught.value)]
     assert not missing, f"{missing} not in: {caught.value}"
     assert bench.evaluations == before, "the UNet ran before the error"

@@ -22,7 +22,34 @@ def picture(height=96, width=80, channels=3, value=None):
     return image
 
 
+def prompt(value=None, width=32, **options):
+    """A prompt of that width, with one bad value and options on request."""
+    embedding = tiny.make_prompt(1)[0][0].repeat(1, 1, width // 32)
+    if value is not None:
+        embedding[0, 3, 5] = value
+    return [[embedding, options]]
+
+
+POOLED = torch.zeros(1, 32)
 REFUSED = [
+    ({"style_image": picture()[:0]}, "style_image: ", "batch of 0"),
+    ({"style_image": torch.rand(1, 1, 1, 3)}, "style_image: ", "got 1 x 1"),
+    ({"style_image": torch.rand(1, 64, 0, 3)}, "style_image: ", "got 0 x 64"),
+    ({"style_image": picture(value=-math.inf)}, "style_image ", "infinity"),
+    ({"prompt": []}, "prompt: ", "got 0"),
+    ({"prompt": prompt(math.nan)}, "prompt ", "NaN"),
+    ({"prompt": prompt(math.inf)}, "prompt ", "infinity"),
+    ({"prompt": prompt(pooled_output=POOLED * math.nan)}, "prompt, pooled_output ", "NaN"),
+    ({"prompt": prompt(width=64)}, "prompt: ", "width 32, got 64", "own CLIP"),
+    ({"prompt": prompt(mask=torch.ones(1, 8, 8))}, "prompt: ", "mask"),
+    ({"prompt": prompt(start_percent=0.5)}, "prompt: ", "50 %"),
+    ({"rank": math.nan}, "rank", "got nan", "1..1024"),
+    ({"steps": math.nan}, "steps", "got nan", "1..100000"),
+    ({"learning_rate": math.nan}, "learning_rate", "got nan"),
+    ({"weight_decay": math.nan}, "weight_decay", "got nan", "0..1"),
+    ({"seed": math.nan}, "seed", "got nan"),
+    ({"resolution": math.nan}, "resolution", "got nan"),
+    ({"batch_size": math.nan}, "batch_size", "got nan"),
     ({"style_image": picture(channels=4)}, "style_image: ", "got 4 channels", "Split Image with Alpha"),
     ({"style_image": picture(channels=1)}, "style_image: ", "got 1 channels", "RGB first"),
     ({"style_image": picture(32, 63)}, "style_image: ", "63 x 32", "at least 64", "larger picture"),
@@ -98,7 +125,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(bench, pack, host
     with refused(bench, "learning_rate: ", "step 2 of 5", "0.001", "Lower the learning rate", "_stopped_at_2"):
         bench.train(steps=5)
     (name,) = lora_files(host_folders)
-    state, metadata = pack.core.lora_file.load_lora(host_folders / "loras" / name)
+    state, metadata = pack.core.lora_file.read_own(host_folders / "loras" / name)
     assert "_stopped_at_2.safetensors" in name
     assert metadata["stopped_at"] == 2
     assert len(metadata["losses"]) == 2
@@ -115,8 +142,32 @@ def test_without_save_nothing_is_written_when_the_loss_breaks(bench, pack, host_
 
 def test_nothing_good_to_keep_at_the_first_step(bench, pack, host_folders, monkeypatch):
     monkeypatch.setattr(pack.training_run, "predict_with", breaking_at(pack, 0))
-    with refused(bench, "step 0 of 2", "no good weights"):
+    with refused(bench, "model: ", "step 0 of 2", "learning rate is not the cause", "no good weights", "precision"):
         bench.train()
+    assert lora_files(host_folders) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["weight", "patch"])
+def test_weights_that_are_not_finite_are_not_blamed_on_the_learning_rate(bench, trainings, host_folders, where, value):
+    model = tiny.make_model("small")
+    key = "diffusion_model.output_blocks.2.0.in_layers.2.weight"
+    if where == "weight":
+        model.model.state_dict()[key].flatten()[3] = value
+    else:
+        model.add_patches({key: (torch.full(model.model.state_dict()[key].shape, value),)})
+    with refused(bench, "model: ", key, "not finite", "Load another checkpoint") as caught:
+        bench.train(model=model)
+    assert "learning_rate" not in str(caught.value)
+    assert not trainings
+    assert lora_files(host_folders) == []
+
+
+def test_an_activation_that_overflows_at_once_is_not_blamed_on_the_learning_rate(bench, host_folders):
+    model = tiny.make_model("small")
+    model.model.state_dict()["diffusion_model.input_blocks.0.0.weight"].fill_(3e38)
+    with refused(bench, "model: ", "step 0 of 2", "learning rate is not the cause", "fp32"):
+        bench.train(model=model)
     assert lora_files(host_folders) == []
 
 
@@ -126,6 +177,22 @@ def test_inpainting_models_are_refused(bench, trainings):
     with refused(bench, "model: ", "plain text-to-image UNet", "takes 9", "Load the plain checkpoint"):
         bench.train(model=model)
     assert not trainings
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({}, "got none"), ({"pooled_output": torch.zeros(1, 64)}, r"got \[1, 64\]"),
+     ({"pooled_output": POOLED * math.nan}, "not finite")],
+)  # fmt: skip
+def test_sdxls_pooled_embedding_is_checked_before_training(pack, bench, trainings, options, words):
+    with pytest.raises(ValueError, match=f"prompt.*{words}"):
+        bench.train(model=tiny.make_model("sdxl"), prompt=prompt(**options))
+    assert not trainings
+
+
+def test_sdxl_trains_with_its_pooled_embedding(bench):
+    lora = bench.train(model=tiny.make_model("sdxl"), prompt=tiny.make_prompt(1, sdxl=True))[0]
+    assert all(torch.isfinite(weight).all() for weight in lora.values())
 
 
 def test_the_picture_stays_as_it_was(bench):

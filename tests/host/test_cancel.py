@@ -102,11 +102,12 @@ def training_calls(pack, monkeypatch):
 @pytest.mark.parametrize("at", [1, 3, 5])
 @pytest.mark.parametrize("save", [True, False])
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_training_stops_within_one_step(bench, training_calls, at, save, gradient_checkpointing):
+def test_training_stops_within_one_step(bench, training_calls, host_folders, at, save, gradient_checkpointing):
     training_calls.cancel_at = at
     with pytest.raises(Interrupted):
         bench.train(steps=5, save=save, gradient_checkpointing=gradient_checkpointing)
     assert len(training_calls.calls) == at
+    assert files_below(host_folders / "loras") == [], "not even the folder that the LoRA would have gone to"
 
 
 def test_training_stops_while_it_renders_a_preview(bench, training_calls):
