@@ -55,7 +55,7 @@ class TrainConfig:
         for name, (low, high) in BOUNDS.items():
             value = getattr(self, name)
             if not low <= value <= high:  # false for NaN as well
-                raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {value!r}.")
+                raise ValueError(f"{name} must lie in {low}..{high}, got {value!r}.")
         unknown = [t for t in self.targets if t not in PROJECTIONS]
         if unknown or not self.targets:
             raise ValueError(f"targets must be some of {PROJECTIONS}, got {self.targets}.")

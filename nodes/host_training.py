@@ -16,6 +16,7 @@ import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
+from comfy.quant_ops import QuantizedTensor
 from comfy.sd import VAE
 from einops import rearrange
 from torch import Tensor, nn
@@ -88,7 +89,9 @@ def private_unet(model: ModelPatcher, dtype: torch.dtype) -> UNetModel:
 def merged(model: ModelPatcher, key: str, patched: list[Any], device: torch.device, dtype: torch.dtype) -> Tensor:
     """One weight as the model's runs use it, newly made: ``patched`` is [(original, its conversion), *patches]."""
     (original, convert), *patches = patched
-    weight = torch.zeros(original.shape) if original.is_meta else convert(original.detach())
+    weight = torch.zeros(original.shape) if original.is_meta else convert(original.detach())  # absent: the host's zeros
+    if isinstance(weight, QuantizedTensor):
+        weight = weight.dequantize()
     wrappers = model.weight_wrapper_patches.get(key, [])
     if not (patches or wrappers):
         return weight.to(device=device, dtype=dtype, copy=True)

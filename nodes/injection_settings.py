@@ -103,14 +103,18 @@ class InjectionSettingsNode(io.ComfyNode):
         self_attention_layers: str,
         cross_attention_layers: str,
     ) -> io.NodeOutput:
-        settings = settings_of(preset, feature_end_percent, attention_end_percent, attention_mode, blend)
+        typed = (feature_end_percent, attention_end_percent, attention_mode, blend)
+        windows = settings_of(preset, *typed)
         settings = replace(
-            settings,
+            windows,
             feature_layers=layers_of(feature_layers, "feature_layers"),
             self_attention_layers=layers_of(self_attention_layers, "self_attention_layers"),
             cross_attention_layers=layers_of(cross_attention_layers, "cross_attention_layers"),
         )
-        return host_text.output(settings, text=str(settings), node=cls)
+        words = str(settings) if preset == CUSTOM else f"preset {preset}: {settings}"
+        if typed != (windows.feature_end, windows.attention_end, windows.mode, windows.blend):
+            words += "\nnote: the preset stands in place of the values below it; choose custom to use those"
+        return host_text.output(settings, text=words, node=cls)
 
 
 def settings_of(

@@ -65,13 +65,17 @@ class LoraStore:
 
     @property
     def rescue(self) -> Path:
-        """Where the result goes when models/loras cannot take it; the same for every prefix."""
-        return rescue_folder() / f"style_{self.request[:HASH_LENGTH]}.safetensors"
+        """Where the result goes when models/loras cannot take it."""
+        return rescue_folder() / self.path.name
+
+    def rescued(self) -> list[Path]:
+        """Where this request's result waits to be saved, under whatever prefix it was asked for."""
+        return sorted(rescue_folder().glob(f"*_{self.request[:HASH_LENGTH]}.safetensors"))
 
     def find(self) -> tuple[Found | None, str]:
         """(what this very request was trained to before, or None; why a file that is there was not taken, or '')."""
         reasons = []
-        for path in (self.path, self.rescue):
+        for path in (self.path, *self.rescued()):
             try:
                 if not path.is_file():
                     continue
@@ -81,7 +85,7 @@ class LoraStore:
                 reasons.append(f"{path.name} was there and cannot be used: {error}")
                 continue
             if record.get("request") == self.request and record.get("stopped_at") is None:
-                return Found(state, record, rescued=path == self.rescue), "\n".join(reasons)
+                return Found(state, record, rescued=path != self.path), "\n".join(reasons)
             reasons.append(f"{path.name} was there and is of another request")
         return None, "\n".join(reasons)
 
@@ -123,7 +127,8 @@ class LoraStore:
         rescue = self.rescue.with_name(self.rescue.stem + suffix + self.rescue.suffix)
         try:
             save_lora(path, state, metadata)
-            _remove(rescue)
+            for waiting in self.rescued():
+                _remove(waiting)
             return Saved(os.path.relpath(path, self.folder), f"saved as {os.path.relpath(path, self.folder)}")
         except OSError as error:
             log.error("%s could not be written to %s: %s", path.name, path.parent, error)
@@ -149,9 +154,10 @@ def rescue_folder() -> Path:
     return Path(folder_paths.get_temp_directory()) / "diffstyler" / "loras"
 
 
-def rescued_names() -> list[str]:
-    """The LoRAs that wait to be saved."""
-    return sorted(path.name for path in rescue_folder().glob("*.safetensors"))
+def rescued_names(prefix: str) -> list[str]:
+    """The LoRAs of a file name prefix that wait to be saved."""
+    waiting = re.compile(rf"{re.escape(prefix.strip().split('/')[-1])}_[0-9a-f]{{{HASH_LENGTH}}}\.safetensors")
+    return sorted(path.name for path in rescue_folder().glob("*.safetensors") if waiting.fullmatch(path.name))
 
 
 def sweep(folder: Path) -> None:

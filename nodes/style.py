@@ -42,12 +42,6 @@ class StyleNode(io.ComfyNode):
             "model. It may have a capture and injection settings of its own.",
             search_aliases=["regional lora", "masked style", "style region", "diffstyler"],
             inputs=[
-                io.MultiType.Input(
-                    "lora",
-                    types=[sockets.LoraModel, sockets.LoraSchedule],
-                    optional=True,
-                    tooltip="From Train Style LoRA, Load LoRA Model, or LoRA Switch Schedule. Without: the base model.",
-                ),
                 io.Conditioning.Input("positive", tooltip="Prompt with the style's token, as in its training."),
                 io.Float.Input(
                     "strength",
@@ -57,6 +51,12 @@ class StyleNode(io.ComfyNode):
                     step=0.05,
                     round=0.001,
                     tooltip="Strength of the LoRA. It multiplies the strengths of a schedule.",
+                ),
+                io.MultiType.Input(
+                    "lora",
+                    types=[sockets.LoraModel, sockets.LoraSchedule],
+                    optional=True,
+                    tooltip="From Train Style LoRA, Load LoRA Model, or LoRA Switch Schedule. Without: the base model.",
                 ),
                 io.Mask.Input(
                     "mask",

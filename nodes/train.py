@@ -158,9 +158,9 @@ class TrainStyleLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **_inputs: Any) -> list[str]:
-        """While a LoRA waits to be saved (models/loras was full), queueing again runs the node again."""
-        return rescued_names()
+    def fingerprint_inputs(cls, save: bool = True, filename_prefix: str = "", **_inputs: Any) -> list[str]:
+        """While a LoRA of its name waits to be saved (models/loras was full), queueing again runs the node again."""
+        return rescued_names(filename_prefix) if save else []
 
     @classmethod
     def execute(

@@ -1,15 +1,20 @@
-// A preset chosen on the sampler or guider fills the values it stands for; a value changed by hand is "custom" again.
+// A preset chosen on a node fills the values it stands for; a value changed by hand is "custom" again.
 // The node itself uses the preset too, so that prompts queued without this page mean the same.
 import { app } from "../../scripts/app.js";
 
-const NODES = ["DiffStyler_InjectedSampler", "DiffStyler_InjectedGuider"];
 const PRESETS = {
   "paper 2026": [0.6, 0.5, "adaptive", "qk"],
   "paper 2024": [0.6, 0.5, "fixed", "qk"],
   "keep more content": [0.8, 0.8, "adaptive", "qk"],
   "take more style": [0.4, 0.3, "adaptive", "qk"],
 };
-const FILLED = ["feature_steps", "attention_steps", "attention_mode", "blend"];
+const IN_STEPS = ["feature_steps", "attention_steps", "attention_mode", "blend"];
+const IN_SHARES = ["feature_end_percent", "attention_end_percent", "attention_mode", "blend"];
+const FILLED = {
+  DiffStyler_InjectedSampler: IN_STEPS,
+  DiffStyler_InjectedGuider: IN_STEPS,
+  DiffStyler_InjectionSettings: IN_SHARES,
+};
 
 const widget = (node, name) => node.widgets?.find((candidate) => candidate.name === name);
 
@@ -28,12 +33,11 @@ function round(value) {
   return floor % 2 ? floor + 1 : floor;
 }
 
-function fill(node, name) {
-  const preset = PRESETS[name];
-  if (!preset) return;
-  const steps = stepsOf(node);
-  const values = [round(preset[0] * steps), round(preset[1] * steps), preset[2], preset[3]];
-  FILLED.forEach((key, i) => (widget(node, key).value = values[i]));
+function fill(node, names, preset) {
+  const values = PRESETS[preset];
+  if (!values) return;
+  const ends = names === IN_SHARES ? values.slice(0, 2) : values.slice(0, 2).map((end) => round(end * stepsOf(node)));
+  [...ends, ...values.slice(2)].forEach((value, i) => (widget(node, names[i]).value = value));
   node.setDirtyCanvas(true, true);
 }
 
@@ -49,9 +53,10 @@ function after(target, then) {
 app.registerExtension({
   name: "DiffStyler.Preset",
   nodeCreated(node) {
-    const preset = NODES.includes(node.comfyClass) && widget(node, "preset");
+    const names = FILLED[node.comfyClass];
+    const preset = names && widget(node, "preset");
     if (!preset) return;
-    after(preset, (name) => fill(node, name));
-    for (const name of FILLED) after(widget(node, name), () => (preset.value = "custom"));
+    after(preset, (chosen) => fill(node, names, chosen));
+    for (const name of names) after(widget(node, name), () => (preset.value = "custom"));
   },
 });

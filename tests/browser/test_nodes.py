@@ -20,7 +20,13 @@ ADVANCED = {
         "precision",
     },
     "DiffStyler_DDIMInvert": {"spacing"},
-    "DiffStyler_Capture": {"cross_attention_layers", "precision"},
+    "DiffStyler_Capture": {"cross_attention_layers", "precision", "lora_strength"},
+    "DiffStyler_InjectionSettings": {
+        "blend",
+        "feature_layers",
+        "self_attention_layers",
+        "cross_attention_layers",
+    },
     "DiffStyler_LoraSwitch": {"ramp_in", "ramp_out"},
     "DiffStyler_PreviewStyles": {"mask_grow", "mask_feather"},
     "DiffStyler_FastSAMMask": {"clip_folder", "iou", "image_size"},
@@ -92,6 +98,29 @@ CHOOSE = """async ([workflow, type]) => {
     set('attention_steps', 3);
     return [chosen, widget('preset').value, values()];
 }"""
+
+
+SHARES = """() => {
+    const node = LiteGraph.createNode('DiffStyler_InjectionSettings');
+    app.graph.add(node);
+    const widget = name => node.widgets.find(widget => widget.name === name);
+    const names = ['feature_end_percent', 'attention_end_percent', 'attention_mode', 'blend'];
+    const set = (name, value) => { widget(name).value = value; widget(name).callback(value); };
+    const fresh = [widget('preset').value, ...names.map(n => widget(n).value)];
+    set('preset', 'take more style');
+    const chosen = names.map(n => widget(n).value);
+    set('feature_end_percent', 0.9);
+    const after = [widget('preset').value, widget('feature_end_percent').value];
+    app.graph.remove(node);
+    return [fresh, chosen, after];
+}"""
+
+
+def test_injection_settings_fill_shares_of_the_run(page):
+    fresh, chosen, after = page.evaluate(SHARES)
+    assert fresh == ["paper 2026", 0.6, 0.5, "adaptive", "qk"]
+    assert chosen == [0.4, 0.3, "adaptive", "qk"]
+    assert after == ["custom", 0.9]
 
 
 def test_a_preset_fills_its_values_and_a_changed_value_is_custom_again(page):

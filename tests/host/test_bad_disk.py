@@ -168,7 +168,7 @@ def test_what_cannot_be_saved_comes_out_and_is_saved_by_the_next_request(
     bench, pack, trainings, host_folders, full_while_saving
 ):
     node = pack.train.TrainStyleLoRA
-    before = node.fingerprint_inputs(rank=2)
+    before = node.fingerprint_inputs(rank=2, save=True, filename_prefix="DiffStyler/style")
     output = bench.train_output()
     state, losses, name = output.result
     assert name == ""
@@ -177,7 +177,11 @@ def test_what_cannot_be_saved_comes_out_and_is_saved_by_the_next_request(
     for word in ("NOT SAVED", "No space left", str(rescued), "make room", "queue again"):
         assert word in words_of(output)
     assert [n for n in files_below(host_folders / "loras") if "." in n] == []
-    assert node.fingerprint_inputs(rank=2) != before, "the host's cache would not run the node again"
+    now = node.fingerprint_inputs(rank=2, save=True, filename_prefix="DiffStyler/style")
+    assert now != before, "the host's cache would not run the node again"
+    others = {"rank": 2, "save": True, "filename_prefix": "DiffStyler/other"}
+    assert node.fingerprint_inputs(**others) == before, "another node's LoRA is none of its business"
+    assert node.fingerprint_inputs(**{**others, "filename_prefix": "DiffStyler/style", "save": False}) == before
     kept = pack.core.lora_file.read_own(rescued)[0]
     assert all(torch.equal(state[key], kept[key]) for key in state)
 
@@ -193,7 +197,7 @@ def test_what_cannot_be_saved_comes_out_and_is_saved_by_the_next_request(
     assert f"saved as {name}" in words_of(saved)
     assert all(torch.equal(state[key], saved.result[0][key]) for key in state)
     assert saved.result[1]["loss"] == pytest.approx(losses["loss"], abs=1e-6)
-    assert node.fingerprint_inputs(rank=2) == before
+    assert node.fingerprint_inputs(rank=2, save=True, filename_prefix="DiffStyler/style") == before
     assert bench.train(filename_prefix="elsewhere/x")[2] == name
     assert len(trainings) == 1
 

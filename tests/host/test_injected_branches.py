@@ -70,9 +70,17 @@ def test_wired_settings_are_those_of_the_widgets(scene):
     assert torch.equal(scene.sample(styles=steps.chain(scene.pack, own), **NOTHING), theirs)
 
 
-def test_a_preset_of_the_node_is_its_values(scene):
-    node = steps.injection(scene.pack, 0.0, 0.0, preset="keep more content")
-    assert node == scene.pack.core.injection.PRESETS["keep more content"]
+@pytest.mark.parametrize("typed", [(0.8, 0.8), (0.0, 0.8)])
+def test_a_preset_of_the_node_is_its_values(scene, typed):
+    settings = {
+        "feature_end_percent": typed[0], "attention_end_percent": typed[1], "attention_mode": "adaptive", "blend": "qk",
+        "feature_layers": "all", "self_attention_layers": "all", "cross_attention_layers": "all",
+    }  # fmt: skip
+    out = scene.pack.injection_settings.InjectionSettingsNode.execute(preset="keep more content", **settings)
+    assert out.args[0] == scene.pack.core.injection.PRESETS["keep more content"]
+    text = "\n".join(out.ui["text"])
+    assert text.startswith("preset keep more content: features 80 %, attention 80 % of the run")
+    assert ("choose custom to use those" in text) == (typed != (0.8, 0.8)), "what is not used is said"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 import steps
 import tiny
 import torch
+from comfy.quant_ops import QuantizedTensor
 from node_bench import files_below
 from probes import state_of
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -282,3 +283,16 @@ def test_a_whole_encoding_says_nothing_of_tiles(pack):
             tiny.make_posterior_vae(), tiny.make_model("small"), torch.rand(3, 64, 64, 3)
         )
     assert source.words == ""
+
+
+def test_a_quantised_weight_is_copied_as_what_it_stands_for(pack):
+    """It ended in a raw error of torch: a quantised tensor stays one through ``to``."""
+    model = tiny.make_model("small")
+    layer = model.model.diffusion_model.output_blocks[2][1].transformer_blocks[0].attn1.to_q
+    quantised = QuantizedTensor.from_float(layer.weight.detach(), "TensorCoreFP8Layout")
+    layer.weight = torch.nn.Parameter(quantised, requires_grad=False)
+    unet, prediction = private(pack, model)
+    copied = unet.output_blocks[2][1].transformer_blocks[0].attn1.to_q.weight
+    assert type(copied) is torch.nn.Parameter
+    assert torch.equal(copied, quantised.dequantize())
+    assert torch.isfinite(prediction).all()
