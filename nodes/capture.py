@@ -39,6 +39,7 @@ from .host_inputs import Conditioning, require_conditioning, require_number
 from .host_lora_run import STRONGEST, LoraRun
 from .host_model import identity, layout_of, require_compatible, require_family
 from .host_sampling import SourceGuider, denoise_content, run_guider, to_exploding
+from .host_widgets import strength_input
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -195,16 +196,7 @@ class CaptureFeatures(io.ComfyNode):
                     tooltip="Number format of what is kept.",
                     advanced=True,
                 ),
-                io.Float.Input(
-                    "lora_strength",
-                    default=1.0,
-                    min=-STRONGEST,
-                    max=STRONGEST,
-                    step=0.05,
-                    round=0.001,
-                    tooltip="Strength of lora. Without a LoRA it does nothing.",
-                    advanced=True,
-                ),
+                strength_input("lora_strength", "Strength of lora. Without a LoRA it does nothing.", advanced=True),
                 io.MultiType.Input(
                     "lora",
                     types=[sockets.LoraModel, sockets.LoraSchedule],

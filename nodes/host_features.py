@@ -24,11 +24,12 @@ from . import sockets
 from .host_forward import Acting
 from .host_inputs import Conditioning, require_conditioning, require_number
 from .host_lora import ForwardLora
+from .host_lora_run import STRONGEST
 from .host_model import identity, layout_of, require_compatible, require_family
 from .host_sampling import SourceGuider, denoise_content, run_guider, to_exploding
+from .host_widgets import strength_input
 
 ANALYSIS = f"{sockets.CATEGORY}/evaluate"
-STRONGEST = 4.0
 
 
 class Looked(NamedTuple):
@@ -76,15 +77,7 @@ def feature_inputs(lora_needed: bool) -> list[io.Input]:
             tooltip="Training timestep t: 999 is noise, 0 the picture. The paper looks at 540. "
             "The trajectory's nearest step is taken, and named.",
         ),
-        io.Float.Input(
-            "lora_strength",
-            default=1.0,
-            min=-STRONGEST,
-            max=STRONGEST,
-            step=0.05,
-            round=0.001,
-            tooltip="Strength of lora. It does not act on second_model.",
-        ),
+        strength_input("lora_strength", "Strength of lora. It does not act on second_model."),
         io.Model.Input(
             "second_model",
             optional=True,

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..diffstyler_core.attention import BLENDS
-from ..diffstyler_core.injection import CUSTOM, PRESETS
-from ..diffstyler_core.plan import MODES
+from ..diffstyler_core.injection import CUSTOM
 from ..diffstyler_core.regions import OUTSIDES
 from . import sockets
 from .host_lora import NO_LORA, lora_names
-from .host_lora_run import STRONGEST
+from .host_widgets import blend_input, mode_input, preset_input, strength_input
 
 
 def injection_inputs() -> list[io.Input]:
@@ -50,35 +48,15 @@ def injection_inputs() -> list[io.Input]:
             max=999,
             tooltip="The content's attention overrides fully for this many first steps. More keeps more.",
         ),
-        io.Combo.Input(
-            "attention_mode",
-            options=list(MODES),
-            default="adaptive",
-            tooltip="adaptive: after attention_steps the style's own attention comes in gradually (2026). "
-            "fixed: the content's attention stops there (2024).",
-        ),
-        io.Combo.Input(
-            "blend",
-            options=list(BLENDS),
-            default="qk",
-            tooltip="What adaptive attention blends: q and k before the softmax, or the two attention maps.",
-            advanced=True,
-        ),
+        mode_input(),
+        blend_input(),
         io.Combo.Input(
             "lora_name",
             options=[NO_LORA, *lora_names()],
             default=NO_LORA,
             tooltip="A file of models/loras, instead of lora.",
         ),
-        io.Float.Input(
-            "lora_strength",
-            default=1.0,
-            min=-STRONGEST,
-            max=STRONGEST,
-            step=0.05,
-            round=0.001,
-            tooltip="Strength of lora or lora_name. Styles have their own.",
-        ),
+        strength_input("lora_strength", "Strength of lora or lora_name. Styles have their own."),
         io.MultiType.Input(
             "lora",
             types=[sockets.LoraModel, sockets.LoraSchedule],
@@ -121,13 +99,11 @@ def added_inputs() -> list[io.Input]:
             tooltip="Softens the masks' edges over this many pixels to each side.",
             advanced=True,
         ),
-        io.Combo.Input(
-            "preset",
-            options=[CUSTOM, *PRESETS],
-            default=CUSTOM,
+        preset_input(
+            CUSTOM,
+            "Fills feature_steps, attention_steps, attention_mode and blend for the run's number of steps, and says so "
+            "on the node. custom: the values above. A changed value above is custom again.",
             optional=True,
-            tooltip="Fills feature_steps, attention_steps, attention_mode and blend for the run's number of steps, and "
-            "says so on the node. custom: the values above. A changed value above is custom again.",
         ),
         sockets.Injection.Input(
             "injection",

@@ -26,10 +26,11 @@ LARGEST_WEIGHT = 65504.0
 """The largest number of fp16, in which files are written."""
 LARGEST_CHANGE = 1e4
 """Of one weight by up @ down: a model's own weights stay below ten, and fp16 overflows soon after."""
-TEXT_ENCODER = ("lora_te", "lora_prior_te", "text_encoder")
+TEXT_ENCODER = ("lora_te", "lora_prior_te", "text_encoder", "clip_l.", "clip_g.", "clip_h.", "t5xxl.")
 HALVES = (
     (".lora_up.weight", ".lora_down.weight"),
     (".lora_B.weight", ".lora_A.weight"),
+    (".lora_B", ".lora_A"),
     (".lora_B.default.weight", ".lora_A.default.weight"),
     (".lora.up.weight", ".lora.down.weight"),
     ("_lora.up.weight", "_lora.down.weight"),
@@ -41,6 +42,8 @@ HALVES = (
     (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight"),
 )
 """Endings of keys that come together."""
+FACTORS = (*(end for ends in HALVES for end in ends), ".lora_mid.weight", ".lokr_w1", ".lokr_w2", ".lokr_t2")
+"""Endings of keys of matrices and kernels."""
 DORA = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 
 
@@ -52,12 +55,21 @@ def checked_adapters(
     Raises ValueError that names the LoRA, the layer and the tensor for everything that would give NaN, fail in the
     middle of a run, or act otherwise than in the weights.
     """
+    strange = next((key for key in lora if not isinstance(key, str)), None)
+    if strange is not None:
+        raise ValueError(f"{name}: its keys are names of layers, got {strange!r:.100}. Wire a LoRA.")
     state = comfy.lora_convert.convert_lora(dict(lora))
-    own = {key: tensor for key, tensor in state.items() if not str(key).startswith(TEXT_ENCODER)}
+    own = {key: tensor for key, tensor in state.items() if not key.startswith(TEXT_ENCODER)}
     _require_tensors(own, name)
     _require_complete(own, name)
     key_map = comfy.lora.model_lora_keys_unet(model.model, {})
-    loaded = comfy.lora.load_lora(own, key_map, log_missing=False)
+    try:
+        loaded = comfy.lora.load_lora(own, key_map, log_missing=False)
+    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{name}: the host cannot make a LoRA of its keys ({type(error).__name__}: {error}). "
+            "Train or fetch it again."
+        ) from error
     if not loaded:
         sample = next(iter(lora), "no keys at all")
         raise ValueError(
@@ -93,8 +105,16 @@ def _require_tensors(state: Mapping[str, Any], name: str) -> None:
         layer, part = _split(key)
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{name}: {layer}: {part} is no tensor but {type(tensor).__name__}. Use another file.")
+        if tensor.is_complex() or tensor.is_meta or tensor.layout != torch.strided:
+            kind = "without values" if tensor.is_meta else f"of {tensor.dtype}, {tensor.layout}"
+            raise ValueError(f"{name}: {layer}: {part} is a tensor {kind}, not of plain numbers. Use another file.")
         if not tensor.numel():
             raise ValueError(f"{name}: {layer}: {part} is empty, {list(tensor.shape)}. Train or fetch it again.")
+        if key.endswith(FACTORS) and tensor.ndim < 2:
+            raise ValueError(
+                f"{name}: {layer}: {part} must be a matrix or kernel, got {list(tensor.shape)}. "
+                "Train or fetch it again."
+            )
         if not tensor.is_floating_point():
             continue
         low, high = (value.item() for value in torch.aminmax(tensor.float() if tensor.itemsize < 2 else tensor))
@@ -117,7 +137,8 @@ def _require_tensors(state: Mapping[str, Any], name: str) -> None:
 
 def _split(key: str) -> tuple[str, str]:
     """('layer <path>', what of it) of a key, for errors."""
-    base, _, part = str(key).partition(".")
+    end = next((end for end in sorted(FACTORS, key=len, reverse=True) if key.endswith(end)), "")
+    base, _, part = (key.removesuffix(end), "", end.strip("._")) if end else key.rpartition(".")
     return f"layer {base!r:.120}", part or "its tensor"
 
 
@@ -171,7 +192,7 @@ def _check_lora(parts: list[Any], weight: tuple[int, ...], where: str, name: str
     whole = [(weight[0], rank, 1, 1), (rank, *weight[1:])]
     middle = [(weight[0], rank, 1, 1), (rank, *weight[1:2], 1, 1), (rank, rank, *weight[2:])]
     fits = shapes in ([flat] if len(weight) == 2 else [flat, whole, [flat[0], whole[1]], [whole[0], flat[1]], middle])
-    if not fits or len(weight) not in (2, 4) or (reshape is not None and tuple(reshape) != weight):
+    if not fits or len(weight) not in (2, 4) or (reshape is not None and reshape != list(weight)):
         raise _unfit(where, weight, [list(shape) for shape in shapes])
     scale = 1.0 if alpha is None else abs(alpha) / rank
     _require_change(_product(up.flatten(1), down.flatten(1)) * scale * (1.0 if mid is None else _largest(mid)), where)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..diffstyler_core.attention import BLENDS, Blend
-from ..diffstyler_core.injection import CUSTOM, PRESETS, InjectionSettings, Layers, preset
-from ..diffstyler_core.plan import MODES, Mode
+from ..diffstyler_core.attention import Blend
+from ..diffstyler_core.injection import CUSTOM, InjectionSettings, Layers, preset
+from ..diffstyler_core.plan import Mode
 from ..diffstyler_core.sites import parse_layers
 from . import host_text, sockets
 from .host_inputs import require_number
+from .host_widgets import blend_input, mode_input, preset_input
 
 ALL = "all"
 
@@ -57,29 +58,15 @@ class InjectionSettingsNode(io.ComfyNode):
             "number of steps. For the Injected LoRA Sampler or Guider, or for one Style.",
             search_aliases=["plug and play", "pnp", "injection window", "structure", "keep content", "diffstyler"],
             inputs=[
-                io.Combo.Input(
-                    "preset",
-                    options=[CUSTOM, *PRESETS],
-                    default="paper 2026",
-                    tooltip="Stands for the four values below, and the node says which. custom: the values below. A "
-                    "value changed by hand is custom.",
+                preset_input(
+                    "paper 2026",
+                    "Stands for the four values below, and the node says which. custom: the values below. A value "
+                    "changed by hand is custom.",
                 ),
                 window_input("feature_end_percent", 0.6, "features override the style run's"),
                 window_input("attention_end_percent", 0.5, "attention overrides fully"),
-                io.Combo.Input(
-                    "attention_mode",
-                    options=list(MODES),
-                    default="adaptive",
-                    tooltip="adaptive: then the style's own attention comes in gradually (2026). fixed: the content's "
-                    "attention stops there (2024).",
-                ),
-                io.Combo.Input(
-                    "blend",
-                    options=list(BLENDS),
-                    default="qk",
-                    tooltip="What adaptive attention blends: q and k before the softmax, or the two attention maps.",
-                    advanced=True,
-                ),
+                mode_input(),
+                blend_input(),
                 layers_input("feature_layers", "feature"),
                 layers_input("self_attention_layers", "self-attention"),
                 layers_input("cross_attention_layers", "cross-attention"),

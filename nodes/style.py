@@ -12,6 +12,7 @@ from ..diffstyler_core.style import Style, Styles, add_style
 from . import host_text, sockets
 from .host_inputs import Conditioning, require_number
 from .host_lora_run import STRONGEST
+from .host_widgets import strength_input
 
 
 def describe(styles: Styles) -> str:
@@ -43,15 +44,7 @@ class StyleNode(io.ComfyNode):
             search_aliases=["regional lora", "masked style", "style region", "diffstyler"],
             inputs=[
                 io.Conditioning.Input("positive", tooltip="Prompt with the style's token, as in its training."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-STRONGEST,
-                    max=STRONGEST,
-                    step=0.05,
-                    round=0.001,
-                    tooltip="Strength of the LoRA. It multiplies the strengths of a schedule.",
-                ),
+                strength_input("strength", "Strength of the LoRA. It multiplies the strengths of a schedule."),
                 io.MultiType.Input(
                     "lora",
                     types=[sockets.LoraModel, sockets.LoraSchedule],

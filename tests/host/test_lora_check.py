@@ -48,7 +48,17 @@ GLORA = {"a1__weight": r(32, 4), "a2__weight": r(4, 32), "b1__weight": r(32, 4),
 FULL_DORA = {"dora_scale": torch.ones(32, 1)}
 TORN = {key: tensor for key, tensor in LOHA.items() if key != "hada_w2_b"}
 LARGE, MIDDLE = torch.full((2, 32), 6e4), r(2, 2, 3, 3)
+SCALAR = torch.tensor(1.0)
 REFUSED = [
+    ({"lora": of(LINEAR, lora_down__weight=SCALAR, lora_up__weight=SCALAR)}, "lora: layer", "must be a matrix", "[]"),
+    ({"lora": of(LINEAR, **{**LOHA, "hada_w1_b": SCALAR})}, "lora: layer", LINEAR, "hada_w1_b must be a matrix"),
+    ({"lora": of(LINEAR, lokr_w1=SCALAR, lokr_w2=r(4, 8))}, "lora: layer", "lokr_w1 must be a matrix"),
+    ({"lora": pair(reshape_weight=torch.tensor(32))}, "lora: layer", "[32, 32]", "Apply it with Load LoRA"),
+    ({"lora": {"unet.mid_block.attn.to_q.lora_B": r(32, 2)}}, "layer 'unet.mid_block.attn.to_q'", "without .lora_A"),
+    ({"lora": pair(alpha=torch.tensor(2.0 + 1j))}, "lora: layer", "alpha is a tensor of torch.complex64"),
+    ({"lora": of(LINEAR, lora_down__weight=r(2, 32), lora_up__weight=r(32, 2).to("meta"))}, "without values"),
+    ({"lora": of(LINEAR, lora_down__weight=r(2, 32), lora_up__weight=r(32, 2).to_sparse())}, "torch.sparse_coo"),
+    ({"lora": {**pair(), 3: r(2, 2)}}, "lora: its keys are names of layers, got 3"),
     ({"lora": spoilt(math.nan)}, "lora: layer", LINEAR, "lora_up.weight", "not finite", "Train or fetch it again"),
     ({"lora": spoilt(math.inf, "lora_down.weight")}, "lora: layer", "lora_down.weight", "not finite"),
     ({"lora": spoilt(1e20)}, "lora: layer", "lora_up.weight", "1e+20", "beyond 65504"),
