@@ -50,10 +50,14 @@ class LoraSchedule:
             if not 0 <= entry.start_at_step < entry.end_at_step:
                 raise ValueError(f"{entry}: start_at_step must be 0 or more and lie before end_at_step.")
             steps, ramps = entry.end_at_step - entry.start_at_step, entry.ramp_in + entry.ramp_out
-            if min(entry.ramp_in, entry.ramp_out) < 0 or ramps > steps:
+            if min(entry.ramp_in, entry.ramp_out) < 0:
                 raise ValueError(
-                    f"{entry}: its ramps take {entry.ramp_in} + {entry.ramp_out} steps of the {steps} it has. "
-                    "Shorten a ramp, or widen the window."
+                    f"{entry}: ramp_in and ramp_out must be 0 or more, got {entry.ramp_in} and {entry.ramp_out}."
+                )
+            if ramps > steps:
+                raise ValueError(
+                    f"{entry}: ramp_in and ramp_out take {entry.ramp_in} + {entry.ramp_out} steps of the {steps} it "
+                    "has. Shorten a ramp, or widen the window."
                 )
         ordered = sorted(self.entries, key=lambda e: e.start_at_step)
         for a, b in zip(ordered, ordered[1:], strict=False):

@@ -15,6 +15,8 @@ CELL = 8
 """Pixels of a picture per latent pixel, to each side."""
 ROUNDING = 1e-3
 """How far beyond 0..1 a mask may reach, as resampling filters leave it; it is clamped."""
+BLOCK = 2**20
+"""Values that are worked on at a time, in float64: large masks take little more memory than themselves."""
 
 
 def one_mask(mask: Tensor, name: str) -> Tensor:
@@ -55,15 +57,32 @@ def as_encoded(mask: Tensor, height: int, width: int) -> Tensor:
 
 def resize_by_area(mask: Tensor, height: int, width: int) -> Tensor:
     """Each new pixel is the exact mean of the area it covers: [H, W] -> [height, width]. 0 and 1 stay exact."""
-    rows, columns = _overlaps(mask.shape[0], height), _overlaps(mask.shape[1], width)
-    return (rows @ mask.double() @ columns.T).to(mask.dtype)
+    if mask.shape == (height, width):
+        return mask
+    out = mask.new_empty(height, width)
+    for start, stop in _blocks(height, mask.shape[1] * max(1, mask.shape[0] // height)):
+        rows = _means(mask, height, start, stop)
+        across = _blocks(width, (stop - start) * max(1, mask.shape[1] // width))
+        out[start:stop] = torch.cat([_means(rows.T, width, *block) for block in across]).T
+    return out
 
 
-def _overlaps(old: int, new: int) -> Tensor:
-    """[new, old]: which share of new cell i is covered by old cell j. Counted in whole parts, so zeros are zeros."""
-    i, j = torch.arange(new)[:, None], torch.arange(old)[None]
+def _blocks(rows: int, width: int) -> list[tuple[int, int]]:
+    """(start, stop) of stretches of at most 64 rows of ``width`` values: about BLOCK values each, and narrow bands."""
+    size = min(64, max(1, BLOCK // max(1, width)))
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def _means(mask: Tensor, new: int, start: int, stop: int) -> Tensor:
+    """Rows start..stop of ``new`` ones, each the mean of the rows of [old, W] that it covers, in float64.
+
+    Shares are counted in whole parts, so zeros are zeros.
+    """
+    old = mask.shape[0]
+    first, last = start * old // new, -(-stop * old // new)
+    i, j = torch.arange(start, stop)[:, None], torch.arange(first, last)[None]
     covered = torch.minimum((i + 1) * old, (j + 1) * new) - torch.maximum(i * old, j * new)
-    return covered.clamp(min=0).double() / old
+    return (covered.clamp(min=0).double() / old) @ mask[first:last].double()
 
 
 def grow(mask: Tensor, pixels: int) -> Tensor:
@@ -87,10 +106,20 @@ def feather(mask: Tensor, pixels: int) -> Tensor:
     at = torch.arange(-pixels, pixels + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (at / (0.5 * pixels)) ** 2)
     kernel = kernel / kernel.sum()
-    out = mask.double()[None, None]
-    for shape, pad in (((1, 1, -1, 1), (0, 0, pixels, pixels)), ((1, 1, 1, -1), (pixels, pixels, 0, 0))):
-        out = F.conv2d(F.pad(out, pad, mode="replicate"), kernel.view(shape))
-    return out[0, 0].clamp(0.0, 1.0).to(mask.dtype)
+    return _blurred(_blurred(mask, kernel).T, kernel).T.clamp(0.0, 1.0).to(mask.dtype)
+
+
+def _blurred(mask: Tensor, kernel: Tensor) -> Tensor:
+    """[H, W] convolved along H in float64, edges repeated: as matrix products, since conv2d would unfold it all."""
+    height, reach = mask.shape[0], len(kernel) // 2
+    out = torch.empty(mask.shape, dtype=torch.float64)
+    for start, stop in _blocks(height, mask.shape[1]):
+        band = torch.zeros(stop - start, stop - start + 2 * reach, dtype=torch.float64)
+        for row in range(stop - start):
+            band[row, row : row + len(kernel)] = kernel
+        near = torch.arange(start - reach, stop + reach).clamp(0, height - 1)
+        torch.mm(band, mask[near].double(), out=out[start:stop])
+    return out
 
 
 def shape_mask(mask: Tensor, height: int, width: int, grow_pixels: int = 0, feather_pixels: int = 0) -> Tensor:
@@ -131,9 +160,13 @@ def ramp(
     x = (torch.arange(width, dtype=torch.float64) + 0.5) - centre[0] * width
     y = (torch.arange(height, dtype=torch.float64) + 0.5) - centre[1] * height
     extent = abs(dx) * width + abs(dy) * height  # the picture's own width seen along the direction
-    along = (x[None] * dx + y[:, None] * dy) / extent
-    if profile == "step":
-        return (along >= -1e-9).float()
-    if profile == "logistic":
-        return torch.sigmoid(4.0 * sharpness * along).float()
-    return (0.5 + sharpness * along).clamp(0.0, 1.0).float()
+    out = torch.empty(height, width)
+    for start, stop in _blocks(height, width):
+        along = (x[None] * dx + y[start:stop, None] * dy) / extent
+        if profile == "step":
+            out[start:stop] = along >= -1e-9
+        elif profile == "logistic":
+            out[start:stop] = torch.sigmoid(4.0 * sharpness * along)
+        else:
+            out[start:stop] = (0.5 + sharpness * along).clamp(0.0, 1.0)
+    return out

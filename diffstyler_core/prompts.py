@@ -82,13 +82,13 @@ def _point(entry: str) -> Point:
         numbers = _numbers(parts[:2])
         if numbers is not None:
             return Point(numbers[0], numbers[1], inside=len(parts) == 2)
-    raise ValueError(f"points must be written as {POINT_GRAMMAR}; got {entry!r}.")
+    raise ValueError(f"points must be written as {POINT_GRAMMAR}; got {entry!r:.200}.")
 
 
 def _box(entry: str) -> Box:
     numbers = _numbers(entry.split(","))
     if numbers is None or len(numbers) != 4:
-        raise ValueError(f"boxes must be written as {BOX_GRAMMAR}; got {entry!r}.")
+        raise ValueError(f"boxes must be written as {BOX_GRAMMAR}; got {entry!r:.200}.")
     return Box(*numbers)
 
 

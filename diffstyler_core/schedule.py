@@ -17,6 +17,8 @@ Spacing = Literal["leading", "forward 1000"]
 
 PREDICTIONS: tuple[Prediction, ...] = ("eps", "v")
 SPACINGS: tuple[Spacing, ...] = ("leading", "forward 1000")
+FAR = 0.85
+"""Of the table: the first timestep of a run lies above it for all common numbers of steps."""
 
 
 def leading_timesteps(steps: int, table: int = 1000, offset: int = 1) -> tuple[int, ...]:
@@ -28,6 +30,22 @@ def leading_timesteps(steps: int, table: int = 1000, offset: int = 1) -> tuple[i
         raise ValueError(f"steps must lie in 1..{table - 1}, got {steps}: choose fewer or more steps.")
     ratio = table // steps
     return tuple(i * ratio + offset for i in reversed(range(steps)))
+
+
+def spacing_note(schedule: NoiseSchedule) -> str:
+    """A line for schedules that begin far from noise; '' for the others.
+
+    Leading spacing steps by table // S, rounded down: S = 501 visits 501, 500, ..., 1 and nothing above.
+    """
+    first, table = schedule.timesteps[0], len(schedule.abar)
+    if first >= FAR * table:
+        return ""
+    better = [steps for steps in range(1, table) if leading_timesteps(steps, table)[0] >= FAR * table]
+    nearest = min(better, key=lambda steps: abs(steps - schedule.steps), default=table - 1)
+    return (
+        f"note: {schedule.steps} steps begin at t = {first} of {table - 1}, far from noise: "
+        f"{100 * math.sqrt(schedule.abar[first]):.0f} % of the picture is still in it. {nearest} steps begin nearer"
+    )
 
 
 @dataclass(frozen=True)

@@ -59,10 +59,10 @@ def parse_layers(text: str, what: str = "layers") -> tuple[int, ...]:
             continue
         match = re.fullmatch(r"(\d{1,3})(?:\s*-\s*(\d{1,3}))?", part)
         if match is None:
-            raise ValueError(f"{what} must be written like '4-11' or '4,6-8' (empty for none), got {text!r}.")
+            raise ValueError(f"{what} must be written like '4-11' or '4,6-8' (empty for none), got {text!r:.200}.")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise ValueError(f"{what}: the range {part!r} runs backwards in {text!r}; write '{last}-{first}'.")
+            raise ValueError(f"{what}: the range {part!r} runs backwards in {text!r:.200}; write '{last}-{first}'.")
         layers.update(range(first, last + 1))
     return tuple(sorted(layers))
 

@@ -14,6 +14,7 @@ from . import host_text
 from .host_clip_scores import ClipScores, fingerprint
 from .host_features import ANALYSIS
 from .host_inception import Inception
+from .host_inputs import require_text
 from .host_measures import Tools, attempt
 from .host_metric_files import FID, LPIPS, NONE, weight_file, weight_names, weight_stamp
 from .host_metrics_library import Lpips
@@ -24,6 +25,7 @@ from .host_set_summary import describe, scores_of, scores_table
 from .host_set_table import PairTable, output_file, write_text
 
 FOLDERS = ("results_folder", "content_folder", "style_folder")
+LONGEST_PATH = 1000
 
 
 def settings_of(size: int, lpips_weights: str, clip_vision: Any) -> Settings:
@@ -130,6 +132,8 @@ class EvaluateSet(io.ComfyNode):
         clip_vision: Any = None,
     ) -> io.NodeOutput:
         names = (results_folder, content_folder, style_folder)
+        for widget, text in zip((*FOLDERS, "filename_prefix"), (*names, filename_prefix), strict=True):
+            require_text(text, widget, LONGEST_PATH)
         plan = make_plan(*(folder_of(name, widget) for name, widget in zip(names, FOLDERS, strict=True)))
         table = PairTable(output_file(filename_prefix, ".csv"), [metric.key for metric in METRICS])
         settings = settings_of(size, lpips_weights, clip_vision)

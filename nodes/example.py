@@ -54,6 +54,8 @@ class ExamplePicture(io.ComfyNode):
     @classmethod
     def execute(cls, picture: str) -> io.NodeOutput:
         if picture not in example_names():
-            raise ValueError(f"picture: there is no example {picture!r}; choose one of {', '.join(example_names())}.")
+            raise ValueError(
+                f"picture: there is no example {picture!r:.100}; choose one of {', '.join(example_names())}."
+            )
         image = pixels_of(PICTURES / picture, "RGB")
         return io.NodeOutput(image[None], subject_of(picture, image)[None])

@@ -96,7 +96,7 @@ class FastSAMMask(io.ComfyNode):
             ("mode", mode, MODES), ("combine", combine, COMBINES), ("when_none", when_none, WHEN_NONE)
         ):  # fmt: skip
             if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r:.100}.")
         if best_n < 0:
             raise ValueError(f"best_n must be 0 (automatic) or more, got {best_n}.")
         weights = weights_path(fastsam_name)

@@ -117,7 +117,9 @@ def _mismatch(dimension: int, got: str) -> str:
 def _folder_ranker(text: str, name: str) -> TextRanker:
     folders = clip_folders()
     if name not in folders:
-        raise ValueError(f"clip_folder: there is no CLIP {name!r} in models/clip; got {', '.join(folders) or 'none'}.")
+        raise ValueError(
+            f"clip_folder: there is no CLIP {name!r:.100} in models/clip; got {', '.join(folders) or 'none'}."
+        )
     import transformers
 
     device = comfy.model_management.text_encoder_device()

@@ -15,6 +15,8 @@ import folder_paths
 import torch
 from torch import nn
 
+from .host_inputs import require_text
+
 FOLDER = "fastsam"
 OFFICIAL = ("FastSAM-s.pt", "FastSAM-x.pt")
 SOURCE = "https://github.com/ultralytics/assets/releases (FastSAM-s.pt 23 MB, FastSAM-x.pt 138 MB)"
@@ -45,6 +47,7 @@ def weights_names() -> list[str]:
 def weights_path(name: str) -> Path:
     """The file of that name in models/fastsam. Raises ValueError when it is missing or lies elsewhere."""
     folders = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
+    require_text(name, "fastsam_name")
     if os.path.isabs(name) or ".." in Path(name.replace("\\", "/")).parts or not name.endswith(".pt"):
         raise ValueError(f"fastsam_name must name a .pt file inside models/fastsam, got {name!r}. Choose one there.")
     found = next((folder / name for folder in folders if (folder / name).is_file()), None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from ..diffstyler_core.metrics import NotAvailable
+from .host_inputs import require_text
 
 NONE = "none"
 LPIPS, FID = "lpips", "fid"
@@ -43,6 +44,7 @@ def weight_file(folder: str, name: str) -> Path:
     """The file of that name. Raises NotAvailable when it is missing or none, ValueError when it lies elsewhere."""
     if name == NONE:
         raise NotAvailable(f"{folder}_weights is '{NONE}'")
+    require_text(name, f"{folder}_weights")
     if os.path.isabs(name) or ".." in Path(name.replace("\\", "/")).parts or not name.endswith(SUFFIXES):
         raise ValueError(
             f"{folder}_weights must name a {', '.join(SUFFIXES)} file inside models/{folder}, got {name!r}. "

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ..diffstyler_core.schedule import SPACINGS, Spacing
+from ..diffstyler_core.schedule import SPACINGS, Spacing, spacing_note
 from ..diffstyler_core.trajectory import psnr
 from . import host_text, sockets
 from .host_inputs import Conditioning, latent_notes, one_latent, require_conditioning
@@ -99,7 +99,7 @@ class DDIMInvert(io.ComfyNode):
         else:
             lines.append("reconstruction not measured (reconstruct is off)")
             reconstruction = ExecutionBlocker(NOT_RECONSTRUCTED)
-        lines += latent_notes(latent)
+        lines += [*filter(None, [spacing_note(schedule)]), *latent_notes(latent)]
         return host_text.output(trajectory, as_latent(x_T), reconstruction, text="\n".join(lines), node=cls)
 
 

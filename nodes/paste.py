@@ -9,7 +9,10 @@ from torch import Tensor
 from ..diffstyler_core.masks import fit_mask, one_mask
 from ..diffstyler_core.style import Styles, regions_of
 from . import host_text, sockets
+from .host_inputs import require_number
 from .host_pictures import one_picture, place_of, rgb_pictures
+
+FARTHEST = 512
 
 
 def kept_part(styles: Styles | None, mask: Tensor | None, size: tuple[int, int], grow: int, feather: int) -> Tensor:
@@ -17,6 +20,8 @@ def kept_part(styles: Styles | None, mask: Tensor | None, size: tuple[int, int],
     if (styles is None) == (mask is None):
         given = "neither was" if mask is None else "both were"
         raise ValueError(f"styles and mask: exactly one of them says what is kept, {given} given. Wire just one.")
+    if styles is not None and not styles:
+        raise ValueError("styles: at least one Style is expected, got an empty chain. Wire Style.")
     if mask is not None:
         return fit_mask(one_mask(mask, "mask"), size, size, grow, feather)
     return regions_of(styles or (), size, size, grow, feather).inside
@@ -57,8 +62,8 @@ class PasteContent(io.ComfyNode):
                 io.Int.Input(
                     "grow",
                     default=8,
-                    min=-512,
-                    max=512,
+                    min=-FARTHEST,
+                    max=FARTHEST,
                     tooltip="The result is kept this many pixels beyond the masks: the VAE changes pixels near their "
                     "border, too. Negative: less than the masks. Add the sampler's mask_grow, if set.",
                 ),
@@ -66,7 +71,7 @@ class PasteContent(io.ComfyNode):
                     "feather",
                     default=8,
                     min=0,
-                    max=512,
+                    max=FARTHEST,
                     tooltip="Pixels to each side of the grown edge over which result and content fade into each other.",
                 ),
                 sockets.Styles.Input(
@@ -91,6 +96,8 @@ class PasteContent(io.ComfyNode):
         styles: Styles | None = None,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        require_number(grow, "grow", -FARTHEST, FARTHEST)
+        require_number(feather, "feather", 0, FARTHEST)
         content, result = one_picture(content, "content"), rgb_pictures(result, "result").to(content)
         rows, columns = place_of(result, content)
         size = (result.shape[1], result.shape[2])

@@ -13,8 +13,10 @@ from ..diffstyler_core.regions import Regions, share
 from ..diffstyler_core.style import Styles, masks_of
 from . import host_text, sockets
 from .host_drawing import colour_of, to_image, to_picture, write_outlined
+from .host_inputs import require_number
 from .host_pictures import one_picture
 
+FARTHEST = 512
 TINT = 0.55
 """How much of a region's colour covers the picture where the style has all of it."""
 
@@ -90,8 +92,8 @@ class PreviewStyles(io.ComfyNode):
                 io.Int.Input(
                     "mask_grow",
                     default=0,
-                    min=-512,
-                    max=512,
+                    min=-FARTHEST,
+                    max=FARTHEST,
                     advanced=True,
                     tooltip="Set it as on the sampler: pixels by which every mask grows; negative shrinks.",
                 ),
@@ -99,7 +101,7 @@ class PreviewStyles(io.ComfyNode):
                     "mask_feather",
                     default=0,
                     min=0,
-                    max=512,
+                    max=FARTHEST,
                     advanced=True,
                     tooltip="Set it as on the sampler: pixels to each side over which a mask's edge is softened.",
                 ),
@@ -111,6 +113,10 @@ class PreviewStyles(io.ComfyNode):
 
     @classmethod
     def execute(cls, styles: Styles, content: Tensor, mask_grow: int, mask_feather: int) -> io.NodeOutput:
+        require_number(mask_grow, "mask_grow", -FARTHEST, FARTHEST)
+        require_number(mask_feather, "mask_feather", 0, FARTHEST)
+        if not styles:
+            raise ValueError("styles: at least one Style is expected, got an empty chain. Wire Style.")
         picture = one_picture(content, "content")[0].to("cpu", torch.float32)
         size = (picture.shape[0], picture.shape[1])
         masks = masks_of(styles, size, size, mask_grow, mask_feather)

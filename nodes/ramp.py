@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..diffstyler_core.masks import PROFILES, Profile, ramp
 from . import host_text, sockets
+from .host_inputs import require_number
 from .host_pictures import rgb_pictures
+
+LARGEST = 16384
+CENTRES, SHARPNESS = (-1.0, 2.0), (0.01, 100.0)
+SHOWN = 1024
+"""Pixels of the preview's longer side: every second, third, ... one of a larger mask."""
 
 
 def size_input(side: str) -> io.Int.Input:
     """The widget of width or height."""
     tooltip = f"{side.capitalize()} of the mask in pixels. Used when no image is wired."
-    return io.Int.Input(side, default=512, min=1, max=16384, tooltip=tooltip)
+    return io.Int.Input(side, default=512, min=1, max=LARGEST, tooltip=tooltip)
 
 
 def centre_input(axis: str, start: str, end: str) -> io.Float.Input:
     """The widget of one coordinate of the centre."""
     tooltip = f"A point where the mask is 0.5: 0 is the picture's {start} edge, 1 its {end} edge. Acts unless the "
     tooltip += "increase runs straight along the other axis."
-    return io.Float.Input(f"centre_{axis}", default=0.5, min=-1.0, max=2.0, step=0.01, round=0.0001, tooltip=tooltip)
+    return io.Float.Input(
+        f"centre_{axis}", default=0.5, min=CENTRES[0], max=CENTRES[1], step=0.01, round=0.0001, tooltip=tooltip
+    )
 
 
 class SpatialRampMask(io.ComfyNode):
@@ -47,8 +56,8 @@ class SpatialRampMask(io.ComfyNode):
                 io.Float.Input(
                     "sharpness",
                     default=1.0,
-                    min=0.01,
-                    max=100.0,
+                    min=SHARPNESS[0],
+                    max=SHARPNESS[1],
                     step=0.1,
                     round=0.001,
                     tooltip="Slope of linear and logistic at the centre: 1 spans the picture, 2 its middle half. A "
@@ -89,7 +98,14 @@ class SpatialRampMask(io.ComfyNode):
     ) -> io.NodeOutput:
         if image is not None:
             height, width = rgb_pictures(image, "image").shape[1:3]
+        require_number(width, "width", 1, LARGEST)
+        require_number(height, "height", 1, LARGEST)
+        require_number(sharpness, "sharpness", *SHARPNESS)
+        for axis, at in (("centre_x", centre_x), ("centre_y", centre_y)):
+            require_number(at, axis, *CENTRES)
         mask = ramp(height, width, profile, angle, (centre_x, centre_y), sharpness)[None]
-        text = f"{width} x {height}, {100 * mask.double().mean().item():.1f} % covered"
-        picture = mask[..., None].expand(-1, -1, -1, 3)
+        covered = sum(row.sum(dtype=torch.float64).item() for row in mask[0]) / mask.numel()
+        text = f"{width} x {height}, {100 * covered:.1f} % covered"
+        apart = -(-max(width, height) // SHOWN)
+        picture = mask[:, ::apart, ::apart, None].expand(-1, -1, -1, 3)
         return host_text.output(mask, 1.0 - mask, text=text, node=cls, picture=picture)

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..diffstyler_core.analysis import csv_text, distance
-from ..diffstyler_core.schedule import NoiseSchedule
+from ..diffstyler_core.schedule import NoiseSchedule, spacing_note
 from ..diffstyler_core.trajectory import psnr
 from . import host_text
 from .host_chart import tick_step
@@ -139,5 +139,6 @@ class ReconstructionReport(io.ComfyNode):
             )
         reports = [reconstruct(model, samples, source, schedule, refinements) for refinements in (0, refinement)]
         comfy.model_management.throw_exception_if_processing_interrupted()
-        text, plot = "\n".join([describe(reports), *latent_notes(latent)]), draw_reports(reports)
+        text = "\n".join([describe(reports), *filter(None, [spacing_note(schedule)]), *latent_notes(latent)])
+        plot = draw_reports(reports)
         return host_text.output(plot, table(reports, schedule), text, text=text, node=cls, picture=plot)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from diffstyler_core.schedule import NoiseSchedule, leading_timesteps
+from diffstyler_core.schedule import NoiseSchedule, leading_timesteps, spacing_note
 
 
 def stable_diffusion() -> tuple[float, ...]:
@@ -120,3 +120,22 @@ def test_schedule_refuses(changes, message):
     settings = {"abar": (1.0, 0.8, 0.5, 0.2), "prediction": "eps", "timesteps": (3, 2, 1), **changes}
     with pytest.raises(ValueError, match=message):
         NoiseSchedule(**settings)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (501, ("501 steps begin at t = 501 of 999", "52 % of the picture", "500 steps")),
+        (400, ("400 steps begin at t = 799 of 999", "426 steps")),
+        (700, ("700 steps begin at t = 700 of 999",)),
+        (1, ("1 steps begin at t = 1 of 999", "100 % of the picture", "7 steps")),
+    ],
+)
+def test_a_run_that_begins_far_from_noise_says_so(steps, words):
+    note = spacing_note(NoiseSchedule.leading(ABAR, "eps", steps))
+    assert [word for word in words if word not in note] == []
+
+
+@pytest.mark.parametrize("steps", [7, 8, 10, 20, 25, 30, 50, 100, 250, 333, 500, 900, 998, 999])
+def test_a_run_that_begins_near_noise_says_nothing(steps):
+    assert spacing_note(NoiseSchedule.leading(ABAR, "eps", steps)) == ""

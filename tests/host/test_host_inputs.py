@@ -173,3 +173,11 @@ def test_the_host_predicts_zeros_where_no_prompt_acts(bench):
 def test_style_pictures_are_checked(bench, batch):
     with refused(bench, "style_image"):
         bench.train(style_image=batch)
+
+
+@pytest.mark.parametrize(("steps", "said"), [(4, True), (10, False)])
+def test_invert_and_report_say_when_a_run_begins_far_from_noise(pack, bench, steps, said):
+    settings = {"steps": steps, "spacing": "leading", "refinement": 0, "reconstruct": False}
+    out = pack.invert.DDIMInvert.execute(model=bench.model, latent=tiny.make_latent(), source=EMPTY, **settings)
+    report = ab.report(pack, bench.model, tiny.make_latent(), EMPTY, steps=steps)[0][2]
+    assert ["far from noise" in text for text in (out.ui["text"][0], report)] == [said, said]

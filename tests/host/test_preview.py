@@ -43,10 +43,16 @@ def test_a_ramp_has_its_line_at_the_centre(pack, angle, first):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sharpness": 0.0}, ("sharpness must be above 0", "0.0")),
+        ({"sharpness": 0.0}, ("sharpness must be a number in 0.01..100", "0.0")),
         ({"profile": "cubic"}, ("profile", "'cubic'", "logistic")),
-        ({"width": 0}, ("at least one pixel", "0 x 4")),
+        ({"width": 0}, ("width must be a number in 1..16384", "got 0")),
         ({"angle": math.nan}, ("must be numbers", "nan")),
+        ({"width": 16385}, ("width must be a number in 1..16384", "16385")),
+        ({"height": 0}, ("height must be a number in 1..16384", "got 0")),
+        ({"sharpness": math.nan}, ("sharpness must be a number in 0.01..100", "nan")),
+        ({"centre_x": math.inf}, ("centre_x must be a number in -1..2", "inf")),
+        ({"centre_y": 1e308}, ("centre_y must be a number in -1..2", "1e+308")),
+        ({"image": torch.zeros(0, 8, 8, 3)}, ("image", "[0, 8, 8, 3]")),
         ({"image": torch.zeros(1, 8, 8, 4)}, ("image: ", "[1, 8, 8, 4]", "Split Image with Alpha")),
     ],
 )
@@ -147,3 +153,10 @@ def test_pictures_that_are_refused(pack, content, words):
 def test_a_negative_feather_is_refused(pack):
     with rb.refuses("0 or more pixels wide", "-1"):
         rb.preview(pack, rb.styles(pack, columns(0, 4)), torch.zeros(1, 8, 8, 3), mask_feather=-1)
+
+
+def test_a_large_ramp_is_shown_small_and_counted_exactly(pack):
+    (mask, inverted), words, picture = rb.ramp(pack, width=3000, height=1200, profile="step")
+    assert mask.shape == inverted.shape == (1, 1200, 3000)
+    assert words == "3000 x 1200, 50.0 % covered"
+    assert picture.shape == (400, 1000, 3)
