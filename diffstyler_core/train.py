@@ -55,7 +55,8 @@ class TrainConfig:
         for name, (low, high) in BOUNDS.items():
             value = getattr(self, name)
             if not low <= value <= high:  # false for NaN as well
-                raise ValueError(f"{name} must lie in {low}..{high}, got {value!r}.")
+                bounds = "..".join(f"{x}" if isinstance(x, int) else f"{x:g}" for x in (low, high))
+                raise ValueError(f"{name} must lie in {bounds}, got {value!r}.")
         unknown = [t for t in self.targets if t not in PROJECTIONS]
         if unknown or not self.targets:
             raise ValueError(f"targets must be some of {PROJECTIONS}, got {self.targets}.")

@@ -26,7 +26,7 @@ class LoraRun:
     ) -> None:
         schedule = lora if isinstance(lora, LoraSchedule) else LoraSchedule(())
         if lora is not None and not isinstance(lora, LoraSchedule):
-            schedule = LoraSchedule.constant(lora, 1.0, steps, name)
+            schedule = LoraSchedule.constant(lora, 1.0, steps)
         schedule.check(steps)
         several = isinstance(lora, LoraSchedule)
         self._strength = strength

@@ -187,7 +187,8 @@ class Live(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        older = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter) and not o.is_meta]
+        tensors = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
+        older = [tensor for tensor in tensors if not tensor.is_meta and tensor.layout == torch.strided]
         self._seen = {tensor.untyped_storage()._cdata for tensor in older}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
