@@ -57,15 +57,18 @@ class InjectionSettings:
             "cross-attention": self.cross_attention_layers,
         }[kind]
 
+    def ends(self, steps: int) -> tuple[int, int]:
+        """(feature_steps, attention_steps) of a run of S steps: the nearest whole step, halves at the even one."""
+        return round(self.feature_end * steps), round(self.attention_end * steps)
+
     def plan(self, steps: int, feature_sites: Iterable[Site], attention_sites: Iterable[Site]) -> InjectionPlan:
-        """The plan of a run of S steps over the captured sites; a window ends at the nearest step, halves at the even.
+        """The plan of a run of S steps over the captured sites.
 
         Raises ValueError for layers that were not captured.
         """
         return InjectionPlan(
             steps,
-            round(self.feature_end * steps),
-            round(self.attention_end * steps),
+            *self.ends(steps),
             self._chosen(feature_sites, "feature"),
             (
                 *self._chosen(attention_sites, "self-attention"),

@@ -196,7 +196,7 @@ class CaptureFeatures(io.ComfyNode):
                     tooltip="Number format of what is kept.",
                     advanced=True,
                 ),
-                strength_input("lora_strength", "Strength of lora. Without a LoRA it does nothing.", advanced=True),
+                strength_input("lora_strength", "Strength of lora. Without a LoRA it does nothing.", rare=True),
                 io.MultiType.Input(
                     "lora",
                     types=[sockets.LoraModel, sockets.LoraSchedule],

@@ -12,7 +12,7 @@ from ..diffstyler_core.attention import Blend
 from ..diffstyler_core.capture import Capture
 from ..diffstyler_core.injection import CUSTOM, InjectionSettings, in_steps, preset
 from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
-from ..diffstyler_core.plan import Mode
+from ..diffstyler_core.plan import InjectionPlan, Mode
 from ..diffstyler_core.regions import OUTSIDES, Outside
 from ..diffstyler_core.style import Style, Styles, regions_of
 from .host_branches import Branch, Content, Injected
@@ -37,13 +37,14 @@ class Prepared(NamedTuple):
 class Base(NamedTuple):
     """What every branch of a run starts from: its MODEL, the sampler's features, and what is injected by default.
 
-    said: where the settings come from, in words.
+    said: where the settings come from, in words. unused: what was typed beside it and does not act.
     """
 
     model: ModelPatcher
     features: Capture
     settings: InjectionSettings
     said: str
+    unused: str = ""
 
     @classmethod
     def of(
@@ -62,9 +63,13 @@ class Base(NamedTuple):
         require_family(model, features.trajectory.family, "features")
         if injection is not None:
             return cls(model, features, injection, "injection, as wired")
-        if preset_name != CUSTOM:
-            return cls(model, features, preset(preset_name), f"preset {preset_name}")
         steps = features.trajectory.schedule.steps
+        if preset_name != CUSTOM:
+            chosen = preset(preset_name)
+            stands_for = (*chosen.ends(steps), chosen.mode, chosen.blend)
+            typed = (feature_steps, attention_steps, mode, blend)
+            unused = "" if typed == stands_for else ", ".join(map(str, typed))
+            return cls(model, features, chosen, f"preset {preset_name}", unused)
         return cls(model, features, in_steps(feature_steps, attention_steps, mode, blend, steps), "injection")
 
     @property
@@ -78,10 +83,12 @@ class Base(NamedTuple):
 
     def describe(self) -> str:
         """What is injected by default."""
-        feature, attention = (
-            round(end * self.steps) for end in (self.settings.feature_end, self.settings.attention_end)
-        )
-        return f"{self.said}: {self.settings}; {feature} and {attention} of {self.steps} steps"
+        feature, attention = self.settings.ends(self.steps)
+        threshold = InjectionPlan(self.steps, feature, attention).threshold
+        steps = f"{feature} and {attention} of {self.steps} steps, T_a = {threshold:.0f}"
+        words = f"{self.said}: {self.settings}; {steps}"
+        note = f"\nnote: it stands in place of the values typed ({self.unused}); choose custom to use those"
+        return words + (note if self.unused else "")
 
 
 def require_prompts(base: Base, positive: Conditioning, negative: Conditioning, cfg: float) -> None:

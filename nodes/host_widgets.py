@@ -10,8 +10,8 @@ from ..diffstyler_core.plan import MODES
 from .host_lora_run import STRONGEST
 
 
-def strength_input(name: str, tooltip: str, advanced: bool = False) -> io.Float.Input:
-    """A LoRA's strength."""
+def strength_input(name: str, tooltip: str, rare: bool = False) -> io.Float.Input:
+    """A LoRA's strength. rare: among the advanced settings, and prompts may leave it out."""
     return io.Float.Input(
         name,
         default=1.0,
@@ -20,7 +20,8 @@ def strength_input(name: str, tooltip: str, advanced: bool = False) -> io.Float.
         step=0.05,
         round=0.001,
         tooltip=tooltip,
-        advanced=advanced or None,
+        optional=rare,
+        advanced=rare or None,
     )
 
 

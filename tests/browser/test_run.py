@@ -13,7 +13,7 @@ from tests.server.small_run import SETTINGS
 FILE = Path(__file__).parents[2] / "workflows" / "DiffStyler - one style.json"
 WORDS = {
     "DiffStyler_TrainStyleLoRA": ("loss 0.", "DiffStyler/style_"),
-    "DiffStyler_DDIMInvert": ("20 UNet evaluations", "dB PSNR"),
+    "DiffStyler_DDIMInvert": ("10 UNet evaluations", "dB PSNR"),
     "DiffStyler_Capture": ("feature of layers 4", "self-attention of layers 4-11", "MB in memory"),
     "DiffStyler_InjectedSampler": ("10 steps", "T_a = 500"),
 }

@@ -153,4 +153,7 @@ def test_a_preset_is_its_values(scene, preset):
         model=scene.model, features=scene.features, positive=scene.positive, negative=scene.negative, cfg=1.0,
         preset=preset, **steps.INJECTION,
     )  # fmt: skip
-    assert f"preset {preset}: {chosen}" in out.ui["text"][0]
+    text = "\n".join(out.ui["text"])
+    assert f"preset {preset}: {chosen}" in text
+    typed = (plan.feature_steps, plan.attention_steps, plan.mode) == (2, 2, "adaptive")
+    assert ("choose custom to use those" in text) != typed, "2 and 2 of 4 steps, adaptive, were typed beside it"

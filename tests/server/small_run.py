@@ -16,7 +16,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "DiffStyler_TrainStyleLoRA": {"steps": 3, "resolution": 64, "batch_size": 1, "rank": 2},
     "DiffStyler_DDIMInvert": {"steps": 10},
     "DiffStyler_Capture": {"feature_steps": 6, "attention_steps": 10},
-    "DiffStyler_InjectedSampler": {"feature_steps": 6, "attention_steps": 5},
+    "DiffStyler_InjectedSampler": {"feature_steps": 6, "attention_steps": 5, "preset": "custom"},
 }
 
 

@@ -31,7 +31,7 @@ def test_analysis_nodes_end_a_graph(client):
     result = client.queue(prompt)
     assert "step 4 of 10, t = 501, the nearest to 540; 3 UNet evaluations" in result.text("pca")
     assert "layer 7: 1.0000 (1.0000)" in result.text("similarity"), "the second model is the base itself"
-    assert result.text("report").endswith("30 UNet evaluations (10 + 20)")
+    assert "\n30 UNet evaluations (10 + 20)" in result.text("report")
     for node in ("pca", "similarity", "report"):
         (image,) = result.images(node)
         with Image.open(io.BytesIO(client.image_bytes(image))) as shown:
