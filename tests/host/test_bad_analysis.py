@@ -93,4 +93,4 @@ def test_the_report_refuses(pack, bench, changes, words):
 def test_features_that_overflow_are_said(pack, bench, scene):
     lora = {key: weight * 1e30 if "lora_up" in key else weight for key, weight in scene.lora.items()}
     with pytest.raises(ValueError, match=r"features hold values that are not finite.*its LoRA"):
-        ab.similarities(pack, scene, lora=lora, lora_strength=4.0)
+        ab.similarities(pack, scene, second_model=ab.loaded(scene.model, lora))
