@@ -21,6 +21,9 @@ from .host_lora import NO_LORA
 from .host_lora_run import STRONGEST, LoraRun, wired_or_file
 from .host_model import require_compatible, require_family
 
+FARTHEST = 512
+"""Pixels by which masks grow, shrink or soften at most."""
+
 
 class Prepared(NamedTuple):
     """A checked request: which branches are predicted, and where the content stays.
@@ -119,6 +122,10 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
     """A branch for every style that covers anything; one of zero share costs nothing. Raises ValueError."""
     if outside not in OUTSIDES:
         raise ValueError(f"outside must be one of {OUTSIDES}, got {outside!r}.")
+    require_number(mask_grow, "mask_grow", -FARTHEST, FARTHEST)
+    require_number(mask_feather, "mask_feather", 0, FARTHEST)
+    if not styles:
+        raise ValueError("styles: a chain of at least one Style is expected, got none. Wire Style, or unplug styles.")
     keep = outside == "content"
     scale = base.model.get_model_object("latent_format").spacial_downscale_ratio
     height, width = base.features.trajectory.content.shape[-2:]

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..diffstyler_core.injection import CUSTOM
 from ..diffstyler_core.regions import OUTSIDES
 from . import sockets
+from .host_injection import FARTHEST
 from .host_lora import NO_LORA, lora_names
 from .host_widgets import blend_input, mode_input, preset_input, strength_input
 
@@ -84,8 +85,8 @@ def added_inputs() -> list[io.Input]:
         io.Int.Input(
             "mask_grow",
             default=0,
-            min=-512,
-            max=512,
+            min=-FARTHEST,
+            max=FARTHEST,
             optional=True,
             tooltip="Grows the styles' masks by this many pixels; negative shrinks them.",
             advanced=True,
@@ -94,7 +95,7 @@ def added_inputs() -> list[io.Input]:
             "mask_feather",
             default=0,
             min=0,
-            max=512,
+            max=FARTHEST,
             optional=True,
             tooltip="Softens the masks' edges over this many pixels to each side.",
             advanced=True,

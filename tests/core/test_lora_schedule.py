@@ -85,11 +85,11 @@ def test_ramps_in_closed_form(window, ramps, expected, strength):
         ((3, 2), ("3 + 2 steps of the 4 it has", "Shorten a ramp")),
         ((5, 0), ("5 + 0 steps of the 4 it has",)),
         ((0, 5), ("0 + 5 steps of the 4 it has",)),
-        ((-1, 0), ("must be 0 or more, got -1 and 0",)),
-        ((0, -1), ("must be 0 or more, got 0 and -1",)),
+        ((-1, 0), ("must be 0 or more", "got -1 and 0")),
+        ((0, -1), ("must be 0 or more", "got 0 and -1")),
     ],
 )
-def test_ramps_longer_than_the_window_are_refused(ramps, words):
+def test_ramps_that_the_window_does_not_hold_are_refused(ramps, words):
     with pytest.raises(ValueError, match=r"^'oil' at steps 2\.\.6: ramp_in and ramp_out") as error:
         LoraSchedule((LoraEntry({}, 1.0, 2, 6, "oil", *ramps),))
     assert [word for word in words if word not in str(error.value)] == []

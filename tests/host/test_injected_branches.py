@@ -234,6 +234,23 @@ def test_a_styles_strength_is_a_number(scene):
         )
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mask_grow": 10**6}, "mask_grow must be a number in -512..512"),
+        ({"mask_feather": -1}, "mask_feather must be a number in 0..512"),
+        ({"styles": ()}, "styles: a chain of at least one Style"),
+    ],
+)
+def test_regions_that_are_none_are_refused_by_name(scene, changes, words):
+    wired = {"styles": scene.styles(LEFT), **changes}
+    model, rows = counting(scene.model)
+    for run in (scene.sample, scene.guider):
+        with pytest.raises(ValueError, match=words):
+            run(model, **wired)
+    assert rows == []
+
+
 def test_prompts_that_are_none_are_refused_by_name(scene):
     bad = [[scene.positive[0][0] * math.nan, {}]]
     model, rows = counting(scene.model)

@@ -127,7 +127,7 @@ REFUSED = [
     ({"mask": torch.zeros(2, 64, 64)}, ("mask: one mask", "batch of 2")),
     ({"mask": torch.full((1, 64, 64), math.nan)}, ("mask", "NaN")),
     ({"mask": torch.full((1, 64, 64), 3.0)}, ("mask: ", "0..1", "3..3")),
-    ({"mask": MASK, "feather": -1}, ("0 or more pixels", "-1")),
+    ({"mask": MASK, "feather": -1}, ("feather must be a number in 0..512", "got -1")),
     ({"mask": MASK, "content": torch.zeros(2, 64, 64, 3)}, ("content: one picture", "batch of 2")),
     ({"mask": MASK, "content": torch.zeros(1, 64, 64, 4)}, ("content: RGB", "[1, 64, 64, 4]")),
     ({"mask": MASK, "result": torch.zeros(1, 64, 64, 1)}, ("result: RGB", "[1, 64, 64, 1]")),

@@ -151,7 +151,7 @@ def test_pictures_that_are_refused(pack, content, words):
 
 
 def test_a_negative_feather_is_refused(pack):
-    with rb.refuses("0 or more pixels wide", "-1"):
+    with rb.refuses("mask_feather must be a number in 0..512", "got -1"):
         rb.preview(pack, rb.styles(pack, columns(0, 4)), torch.zeros(1, 8, 8, 3), mask_feather=-1)
 
 
