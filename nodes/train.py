@@ -169,14 +169,33 @@ class TrainStyleLoRA(io.ComfyNode):
         vae: VAE,
         style_image: Tensor,
         prompt: Conditioning,
+        rank: int,
+        alpha: float,
+        steps: int,
+        learning_rate: float,
+        weight_decay: float,
+        seed: int,
+        resolution: int,
         targets: str,
+        batch_size: int,
+        gradient_checkpointing: bool,
         precision: str,
         preview_every: int,
         save: bool,
         filename_prefix: str,
-        **numbers: Any,
     ) -> io.NodeOutput:
-        config = TrainConfig(targets=TARGETS[targets], **numbers)
+        config = TrainConfig(
+            rank,
+            alpha,
+            steps,
+            learning_rate,
+            weight_decay,
+            seed,
+            resolution,
+            batch_size,
+            TARGETS[targets],
+            gradient_checkpointing,
+        )
         family, dtype = family_of(model), training_dtype(precision)
         require_plain_unet(model)
         require_conditioning(prompt, model, "prompt", one=True)
