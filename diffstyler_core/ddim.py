@@ -102,7 +102,7 @@ def sample(
 ) -> Tensor:
     """DDIM sampling of z [B, C, H, W] from the noisiest level down to the picture. S evaluations.
 
-    at_level: changes the latent at every level, the first and the last included (DiffStyler 2026, eq. 7).
+    at_level: sees, and may change, the latent at every level, the first and the last included.
     """
     z = at_level(0, z)
     for step in range(schedule.steps):

@@ -21,8 +21,8 @@ class Content:
 
     lora: what acts in the content's own run, where that is recomputed. ``name`` is what errors call the capture.
 
-    Raises ValueError for a capture of another kind of model of other levels or size, and for one to be recomputed that
-    was asked for on another model than this.
+    Raises ValueError for a capture of another kind of model, of other levels or another size, and for one to be
+    recomputed that was asked for on a MODEL of other weights than this.
     """
 
     def __init__(self, model: ModelPatcher, capture: Capture, run: Trajectory, name: str) -> None:

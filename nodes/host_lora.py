@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 Forward = Callable[..., Tensor]
 
 NO_LORA = "none"
+LONGEST_PATH = 4096
+"""Letters of a file's name with its folders, as far as systems take them."""
 
 
 def lora_names() -> list[str]:
@@ -42,7 +44,7 @@ def lora_from_file(name: str) -> Lora:
     """
     if not name.endswith(".safetensors"):
         raise ValueError(f"lora_name must be a .safetensors file, got {name!r:.100}: convert it first.")
-    require_text(name, "lora_name", most=4096)
+    require_text(name, "lora_name", LONGEST_PATH)
     path = folder_paths.get_full_path("loras", name)
     if path is None:
         raise ValueError(f"lora_name: there is no {name!r} in models/loras; refresh the list and choose another.")

@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..diffstyler_core.lora_schedule import Lora, LoraSchedule
 from .host_inputs import require_text
-from .host_lora import NO_LORA, ForwardLora, lora_from_file
+from .host_lora import LONGEST_PATH, NO_LORA, ForwardLora, lora_from_file
 
 STRONGEST = 4.0
 """The largest strength, either way, that the nodes take."""
@@ -78,5 +78,7 @@ def wired_or_file(lora: Lora | LoraSchedule | None, lora_name: str) -> tuple[Lor
 
 def file_fingerprint(lora_name: str) -> str:
     """A changed file is another LoRA, though its name is the same."""
-    path = None if lora_name == NO_LORA else folder_paths.get_full_path("loras", require_text(lora_name, "lora_name"))
+    if lora_name == NO_LORA:
+        return ""
+    path = folder_paths.get_full_path("loras", require_text(lora_name, "lora_name", LONGEST_PATH))
     return "" if path is None else f"{os.stat(path).st_mtime_ns}"

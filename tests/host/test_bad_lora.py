@@ -89,3 +89,13 @@ def test_only_safetensors_are_listed(pack):
     assert "style.pt" in folder_paths.get_filename_list("loras")
     assert "style.pt" not in pack.host_lora.lora_names()
     assert "good.safetensors" in pack.host_lora.lora_names()
+
+
+def test_a_long_name_is_a_name_and_half_a_letter_is_none(pack):
+    """Folders make names long; the fingerprint of a node must not refuse what the node itself opens."""
+    long = "/".join(["folder" * 20] * 3) + "/x.safetensors"
+    assert len(long) > 200
+    for node in (pack.sampler.InjectedLoRASampler, pack.guider.InjectedLoRAGuider):
+        assert node.fingerprint_inputs(lora_name=long) == ""
+        with pytest.raises(ValueError, match="lora_name holds half of a letter"):
+            node.fingerprint_inputs(lora_name="\ud800.safetensors")
