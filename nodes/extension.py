@@ -2,27 +2,27 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .capture import CaptureFeatures
-from .compare import CompareImages
-from .demo_model import register_demo_model
-from .evaluate_set import EvaluateSet
-from .example import ExamplePicture
-from .fastsam import FastSAMMask
-from .feature_pca import FeaturePCA
-from .feature_similarity import FeatureSimilarity
-from .guider import InjectedLoRAGuider
-from .host_fastsam_weights import register_fastsam_folder
-from .host_metric_files import register_metric_folders
-from .injection_settings import InjectionSettingsNode
-from .invert import DDIMInvert
-from .paste import PasteContent
-from .preview import PreviewStyles
-from .ramp import SpatialRampMask
-from .reconstruction import ReconstructionReport
-from .sampler import InjectedLoRASampler
-from .style import StyleNode
-from .switch import LoraSwitch
-from .train import TrainStyleLoRA
+from .evaluate.compare import CompareImages
+from .evaluate.evaluate_set import EvaluateSet
+from .evaluate.feature_pca import FeaturePCA
+from .evaluate.feature_similarity import FeatureSimilarity
+from .evaluate.reconstruction import ReconstructionReport
+from .examples.example import ExamplePicture
+from .host.demo_model import register_demo_model
+from .host.networks.files import register_metric_folders
+from .host.segment.weights import register_fastsam_folder
+from .masks.fastsam import FastSAMMask
+from .masks.paste import PasteContent
+from .masks.preview import PreviewStyles
+from .masks.ramp import SpatialRampMask
+from .pipeline.capture import CaptureFeatures
+from .pipeline.guider import InjectedLoRAGuider
+from .pipeline.injection_settings import InjectionSettingsNode
+from .pipeline.invert import DDIMInvert
+from .pipeline.sampler import InjectedLoRASampler
+from .pipeline.style import StyleNode
+from .pipeline.switch import LoraSwitch
+from .pipeline.train import TrainStyleLoRA
 
 
 class DiffStylerExtension(ComfyExtension):

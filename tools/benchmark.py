@@ -75,15 +75,15 @@ class Bench:
         self.picture = torch.rand(1, size, size, 3, generator=torch.Generator().manual_seed(0))
         self.latent = host.VAEEncode().encode(self.vae, self.picture)[0]
         self.lora = self.random_lora()
-        run = pack.invert.DDIMInvert.execute
+        run = pack.pipeline.invert.DDIMInvert.execute
         self.trajectory, self.noise, _ = run(self.model, self.latent, self.empty, STEPS, "leading", 0, False).args
         self.stored = self.capture("memory")
 
     def random_lora(self, seed: int = 1) -> dict[str, torch.Tensor]:
         """A LORA_MODEL on q, k and v of every attention."""
-        core, generator = self.pack.core.lora_file, torch.Generator().manual_seed(seed)
-        names = self.pack.host_training.module_names(self.model)
-        unet = self.pack.host_model.unet_of(self.model)
+        core, generator = self.pack.core.lora.file, torch.Generator().manual_seed(seed)
+        names = self.pack.host.training.unet_copy.module_names(self.model)
+        unet = self.pack.host.model.unet_of(self.model)
         lora = {
             path: core.LowRank(
                 torch.randn(16, module.in_features, generator=generator) * module.in_features**-0.5,
@@ -96,7 +96,7 @@ class Bench:
 
     def capture(self, storage: str) -> Any:
         """The pack's capture with its defaults."""
-        execute = self.pack.capture.CaptureFeatures.execute
+        execute = self.pack.pipeline.capture.CaptureFeatures.execute
         return execute(
             self.model, self.trajectory, self.empty, feature_layers="4", self_attention_layers="4-11",
             cross_attention_layers="", feature_steps=12, attention_steps=STEPS, storage=storage, precision="fp16",
@@ -106,7 +106,7 @@ class Bench:
         self, features: Any, feature_steps: int = 12, attention_steps: int = 10, strength: float = 1.0, **more: Any
     ) -> Work:
         """The pack's sampler over a capture, ready to be called."""
-        execute = self.pack.sampler.InjectedLoRASampler.execute
+        execute = self.pack.pipeline.sampler.InjectedLoRASampler.execute
         settings = {
             "cfg": 7.5, "feature_steps": feature_steps, "attention_steps": attention_steps, "blend": "qk",
             "attention_mode": "adaptive" if attention_steps else "fixed", "lora_name": "none",
@@ -129,7 +129,7 @@ class Bench:
 
         patched, _ = comfy.sd.load_lora_for_models(self.model, None, self.lora, 1.0, 0.0)
         plain, with_lora = self.ksampler(self.model), self.ksampler(patched)
-        invert = self.pack.invert.DDIMInvert.execute
+        invert = self.pack.pipeline.invert.DDIMInvert.execute
         recompute = self.capture("recompute")
         disk = self.capture("disk")
         one_row = self.ksampler_one_row()
@@ -166,7 +166,7 @@ class Bench:
         size = self.picture.shape[1]
 
         def ours() -> None:
-            self.pack.train.TrainStyleLoRA.execute(
+            self.pack.pipeline.train.TrainStyleLoRA.execute(
                 model=self.model, vae=self.vae, style_image=self.picture, prompt=self.positive, targets="q, k, v",
                 precision="fp32", preview_every=0, save=False, filename_prefix="bench", rank=16, alpha=16.0,
                 steps=steps, learning_rate=2e-4, weight_decay=1e-2, seed=0, resolution=size, batch_size=1,

@@ -92,17 +92,19 @@ def measure(pack: LoadedPack, steps: int) -> None:
         print(f"| {name} | {peak.gigabytes:.2f} GB | {(time.perf_counter() - start) / steps:.2f} s |", flush=True)
 
     def capture(storage: str) -> Any:
-        return pack.capture.CaptureFeatures.execute(
+        return pack.pipeline.capture.CaptureFeatures.execute(
             model, made["DDIM Invert"][0], empty, "4", "4-11", "", steps, steps, storage, "fp16"
         )
 
     def sample(features: Any) -> Any:
-        return pack.sampler.InjectedLoRASampler.execute(
+        return pack.pipeline.sampler.InjectedLoRASampler.execute(
             model, features, positive, empty, 7.5, steps, steps, "adaptive", "qk", "none", 1.0
         )
 
     print("| step | peak memory | per step |\n|---|---|---|")
-    row("DDIM Invert", lambda: pack.invert.DDIMInvert.execute(model, latent, empty, steps, "leading", 0, False))
+    row(
+        "DDIM Invert", lambda: pack.pipeline.invert.DDIMInvert.execute(model, latent, empty, steps, "leading", 0, False)
+    )
     row("Capture, recompute", lambda: capture("recompute"))
     row("Sample, recompute", lambda: sample(made["Capture, recompute"][0]))
     row("Capture, disk", lambda: capture("disk"))

@@ -24,14 +24,14 @@ def region_rows(bench: Any, steps: int) -> Iterator[Compared]:
 
 
 def _regions(bench: Any, loras: list[Any], masks: tuple[Any, ...]) -> Work:
-    node, styles = bench.pack.style.StyleNode, ()
+    node, styles = bench.pack.pipeline.style.StyleNode, ()
     for lora, mask in zip(loras, masks, strict=True):
         styles = node.execute(lora, bench.positive, 1.0, mask, styles).args[0]
     return bench.sample(bench.stored, lora=None, styles=styles)
 
 
 def _switched(bench: Any, loras: list[Any], steps: int) -> Work:
-    core, half = bench.pack.core.lora_schedule, steps // 2
+    core, half = bench.pack.core.lora.schedule, steps // 2
     windows = ((0, half), (half, steps))
     entries = tuple(core.LoraEntry(lora, 1.0, a, b) for lora, (a, b) in zip(loras, windows, strict=True))
     return bench.sample(bench.stored, lora=core.LoraSchedule(entries))

@@ -13,17 +13,18 @@ PACK = Path(__file__).resolve().parent.parent
 
 
 class Modules:
-    """Modules of a package by attribute: ``Modules("pkg").invert`` is ``pkg.invert``."""
+    """Modules of a package and of its rooms by attribute: ``Modules("pkg").room.invert`` is ``pkg.room.invert``."""
 
     def __init__(self, package: str) -> None:
         self._package = package
 
-    def __getattr__(self, module: str) -> Any:
-        return importlib.import_module(f"{self._package}.{module}")
+    def __getattr__(self, name: str) -> Any:
+        module = importlib.import_module(f"{self._package}.{name}")
+        return Modules(module.__name__) if hasattr(module, "__path__") else module
 
 
 class LoadedPack(Modules):
-    """The pack's nodes by file name, and its core: ``pack.invert``, ``pack.core.trajectory``."""
+    """The pack's nodes by file name, and its core: ``pack.pipeline.invert``, ``pack.core.diffusion.trajectory``."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name}.nodes")

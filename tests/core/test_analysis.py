@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffstyler_core import analysis
+from diffstyler_core.evaluation import analysis
 
 
 def known(seed: int, rows: int, columns: int, scales: tuple[float, ...]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from diffstyler_core.attention import Mixture, attend_mixed, fit_rows, mix, mix_rows
+from diffstyler_core.injection.attention import Mixture, attend_mixed, fit_rows, mix, mix_rows
 
 HEADS = 4
 

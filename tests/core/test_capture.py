@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffstyler_core.capture import Capture, CaptureRequest, DiskStore, MemoryStore, flatten
-from diffstyler_core.plan import InjectionPlan
-from diffstyler_core.schedule import NoiseSchedule
-from diffstyler_core.sites import Site
-from diffstyler_core.trajectory import Trajectory
+from diffstyler_core.diffusion.schedule import NoiseSchedule
+from diffstyler_core.diffusion.trajectory import Trajectory
+from diffstyler_core.injection.capture import Capture, CaptureRequest, DiskStore, MemoryStore, flatten
+from diffstyler_core.injection.plan import InjectionPlan
+from diffstyler_core.injection.sites import Site
 
 FEATURE, OTHER = Site("feature", 4), Site("feature", 7)
 ATTENTION, DEEPER = Site("self-attention", 5), Site("self-attention", 5, 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffstyler_core.capture import CaptureRequest
-from diffstyler_core.capture_size import bytes_to_come, fitting, split
-from diffstyler_core.capture_store import DiskStore, MemoryStore, bytes_of
-from diffstyler_core.sites import Site
+from diffstyler_core.injection.capture import CaptureRequest
+from diffstyler_core.injection.sites import Site
+from diffstyler_core.injection.size import bytes_to_come, fitting, split
+from diffstyler_core.injection.store import DiskStore, MemoryStore, bytes_of
 
 FEATURE, OTHER = Site("feature", 4), Site("feature", 7)
 ATTENTION, CROSS = Site("self-attention", 5), Site("cross-attention", 5)

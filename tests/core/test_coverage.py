@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from diffstyler_core.coverage import coverage, distance_to_edge, inmost_point
-from diffstyler_core.regions import share
+from diffstyler_core.styles.coverage import coverage, distance_to_edge, inmost_point
+from diffstyler_core.styles.regions import share
 
 
 def band(first: int, last: int, value: float = 1.0) -> torch.Tensor:

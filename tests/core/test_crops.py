@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from diffstyler_core.crops import bounds, candidate_crops, label_place, large_enough, outline
+from diffstyler_core.masks.crops import bounds, candidate_crops, label_place, large_enough, outline
 
 
 def disc(height=40, width=60, y=20, x=30, radius=12):

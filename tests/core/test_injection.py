@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from diffstyler_core.injection import CUSTOM, PRESETS, InjectionSettings, in_steps, preset
-from diffstyler_core.sites import Site
+from diffstyler_core.injection.settings import CUSTOM, PRESETS, InjectionSettings, in_steps, preset
+from diffstyler_core.injection.sites import Site
 
 SCRIPT = Path(__file__).parents[2] / "web" / "diffstyler_preset.js"
 FEATURES = (Site("feature", 4), Site("feature", 7))

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from diffstyler_core.keeper import Keeper, require_finite
-from diffstyler_core.sites import Site
+from diffstyler_core.injection.keeper import Keeper, require_finite
+from diffstyler_core.injection.sites import Site
 
 FEATURE, ATTENTION = Site("feature", 4), Site("self-attention", 5)
 

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from diffstyler_core.lora_file import (
+from diffstyler_core.lora.file import (
     DIGEST_KEY,
     METADATA_KEY,
     LowRank,

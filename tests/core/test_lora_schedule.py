@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from diffstyler_core.lora_schedule import LoraEntry, LoraSchedule
+from diffstyler_core.lora.schedule import LoraEntry, LoraSchedule
 
 
 def schedule(*windows: tuple[int, int]) -> LoraSchedule:

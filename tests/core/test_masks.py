@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from diffstyler_core.masks import as_encoded, encoded_window, feather, fit_mask, grow, one_mask, resize_by_area
+from diffstyler_core.masks.mask import as_encoded, encoded_window, feather, fit_mask, grow, one_mask, resize_by_area
 
 NAN, INF = math.nan, math.inf
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import resource, torch
 torch.set_num_threads(1)
-from diffstyler_core.masks import feather, ramp, resize_by_area
+from diffstyler_core.masks.mask import feather, ramp, resize_by_area
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 feather(torch.rand(64, 64), 8), resize_by_area(torch.rand(64, 64), 8, 8)
 mask, before = torch.rand({size}, {size}), peak()

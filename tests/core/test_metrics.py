@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from diffstyler_core import metrics
+from diffstyler_core.metrics import pixels as metrics
 
 ROWS, COLUMNS = slice(5, 25), slice(8, 30)
 PAIRS = (metrics.psnr, metrics.rms, metrics.gradient_correlation)

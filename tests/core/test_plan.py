@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from diffstyler_core.plan import InjectionPlan
-from diffstyler_core.schedule import leading_timesteps
-from diffstyler_core.sites import Site
+from diffstyler_core.diffusion.schedule import leading_timesteps
+from diffstyler_core.injection.plan import InjectionPlan
+from diffstyler_core.injection.sites import Site
 
 TIMESTEPS = leading_timesteps(50)
 FEATURE, ATTENTION = Site("feature", 4), Site("self-attention", 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffstyler_core.prompts import Box, Point, parse_boxes, parse_points, require_boxes, require_points
+from diffstyler_core.masks.prompts import Box, Point, parse_boxes, parse_points, require_boxes, require_points
 
 
 @pytest.mark.parametrize(

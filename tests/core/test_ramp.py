@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from diffstyler_core.masks import PROFILES, ramp
+from diffstyler_core.masks.mask import PROFILES, ramp
 
 CENTRE = (0.5, 0.5)
 

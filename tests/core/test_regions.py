@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffstyler_core.regions import fuse, localize, share
+from diffstyler_core.styles.regions import fuse, localize, share
 
 
 def row(*values: float) -> torch.Tensor:

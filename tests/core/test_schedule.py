@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from diffstyler_core.schedule import NoiseSchedule, leading_timesteps, spacing_note
+from diffstyler_core.diffusion.schedule import NoiseSchedule, leading_timesteps, spacing_note
 
 
 def stable_diffusion() -> tuple[float, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffstyler_core.prompts import Box, Point
-from diffstyler_core.segments import (
+from diffstyler_core.masks.prompts import Box, Point
+from diffstyler_core.masks.segments import (
     Segments,
     box_iou,
     by_boxes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffstyler_core.sites import Site, UNetLayout, format_layers, parse_layers
+from diffstyler_core.injection.sites import Site, UNetLayout, format_layers, parse_layers
 
 LAYOUT = UNetLayout({"feature": {0: 1, 1: 1, 2: 1}, "self-attention": {1: 1, 2: 3}})
 

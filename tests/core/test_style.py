@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from diffstyler_core.lora_schedule import LoraSchedule
-from diffstyler_core.masks import feather, grow, resize_by_area
-from diffstyler_core.style import Style, add_style, masks_of, regions_of
+from diffstyler_core.lora.schedule import LoraSchedule
+from diffstyler_core.masks.mask import feather, grow, resize_by_area
+from diffstyler_core.styles.style import Style, add_style, masks_of, regions_of
 
 HALF = torch.zeros(1, 16, 16)
 HALF[..., :8] = 1.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffstyler_core.attention import Mixture, attend_mixed
-from diffstyler_core.plan import InjectionPlan
-from diffstyler_core.sites import Site
-from diffstyler_core.taps import ByChunk, Injector, Recorder
+from diffstyler_core.injection.attention import Mixture, attend_mixed
+from diffstyler_core.injection.plan import InjectionPlan
+from diffstyler_core.injection.sites import Site
+from diffstyler_core.injection.taps import ByChunk, Injector, Recorder
 
 FEATURE, ATTENTION, CROSS = Site("feature", 4), Site("self-attention", 4), Site("cross-attention", 4)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from diffstyler_core.lora_file import LowRank
-from diffstyler_core.train import BOUNDS, TrainConfig, adapt, checkpointed, diffusion_loss, extract, train
+from diffstyler_core.lora.file import LowRank
+from diffstyler_core.training.train import BOUNDS, TrainConfig, adapt, checkpointed, diffusion_loss, extract, train
 
 ABAR = torch.linspace(0.999, 0.01, 1000)
 

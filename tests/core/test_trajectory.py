@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from diffstyler_core import ddim
-from diffstyler_core.schedule import NoiseSchedule
-from diffstyler_core.trajectory import Trajectory, invert, psnr
+from diffstyler_core.diffusion import ddim
+from diffstyler_core.diffusion.schedule import NoiseSchedule
+from diffstyler_core.diffusion.trajectory import Trajectory, invert, psnr
 
 ABAR = [math.exp(-6.0 * ((i + 1) / 1000) ** 2) for i in range(1000)]
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from diffstyler_core.schedule import NoiseSchedule
-from diffstyler_core.trajectory import Trajectory
+from diffstyler_core.diffusion.schedule import NoiseSchedule
+from diffstyler_core.diffusion.trajectory import Trajectory
 
 ABAR = tuple(math.cos(0.5 * math.pi * (t + 1) / 1001) ** 2 for t in range(1000))
 SCHEDULE = NoiseSchedule.leading(ABAR, "eps", 4)

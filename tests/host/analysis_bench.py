@@ -31,17 +31,17 @@ def wires(s: SimpleNamespace, **changes: Any) -> dict[str, Any]:
 
 
 def looked(pack, s: SimpleNamespace, **changes: Any):
-    return pack.host_features.look(pack.host_features.Wired(**wires(s, **changes)))
+    return pack.inputs.features.look(pack.inputs.features.Wired(**wires(s, **changes)))
 
 
 def pca(pack, s: SimpleNamespace, **changes: Any):
     """((picture, text), words on the node, picture on the node)."""
-    return rb.run(pack.feature_pca.FeaturePCA, **wires(s, **changes))
+    return rb.run(pack.evaluate.feature_pca.FeaturePCA, **wires(s, **changes))
 
 
 def similarities(pack, s: SimpleNamespace, **changes: Any) -> tuple[dict[tuple[str, int], tuple[float, float]], str]:
     """({(compared, layer): (per pixel, whole)}, words) of Feature Similarity."""
-    (_, text, _), words, _ = rb.run(pack.feature_similarity.FeatureSimilarity, **wires(s, **changes))
+    (_, text, _), words, _ = rb.run(pack.evaluate.feature_similarity.FeatureSimilarity, **wires(s, **changes))
     table = {
         (row["compared"], int(row["layer"])): (float(row["cosine_per_pixel"]), float(row["cosine_whole"]))
         for row in csv.DictReader(io.StringIO(text))
@@ -52,7 +52,7 @@ def similarities(pack, s: SimpleNamespace, **changes: Any) -> tuple[dict[tuple[s
 def report(pack, model, latent, source, **changes: Any):
     """((plot, csv, text), rows of the csv as numbers, picture on the node) of the Reconstruction Report."""
     settings = {"steps": steps.STEPS, "refinement": 2, **changes}
-    node = pack.reconstruction.ReconstructionReport
+    node = pack.evaluate.reconstruction.ReconstructionReport
     outputs, words, picture = rb.run(node, model=model, latent=latent, source=source, **settings)
     assert words == outputs[2]
     rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(outputs[1]))]

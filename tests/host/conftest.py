@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import os
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-PACK = Path(__file__).resolve().parents[2]
 
 if "COMFYUI_PATH" not in os.environ:
     pytest.exit("COMFYUI_PATH is not set: run these tests with 'python3 tools/dev.py test host'.", returncode=4)
@@ -20,7 +15,7 @@ if "COMFYUI_PATH" not in os.environ:
 sys.path.insert(0, os.environ["COMFYUI_PATH"])
 sys.path.insert(1, str(Path(__file__).parent))
 
-import comfy.cli_args  # noqa: E402
+import comfy.cli_args
 
 comfy.cli_args.args.cpu = True
 
@@ -30,6 +25,7 @@ import folder_paths  # noqa: E402
 import torch  # noqa: E402
 
 import nodes as host_nodes  # noqa: E402
+from tools.pack_loader import LoadedPack, load_pack  # noqa: E402
 
 comfy.utils.set_progress_bar_enabled(False)
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings, many times more on a busy machine
@@ -39,23 +35,12 @@ FIGURES: list[str] = []
 
 
 @pytest.fixture(scope="session")
-def pack() -> types.SimpleNamespace:
-    """The pack's own modules, as the host loaded them: ``pack.invert``, ``pack.core.trajectory``, ..."""
-    loaded = asyncio.run(host_nodes.load_custom_node(str(PACK)))
-    if not loaded:
-        pytest.exit("the host could not load the pack; see the log above.", returncode=3)
-    name = str(PACK).replace(".", "_x_")
-
-    class Modules:
-        def __init__(self, prefix: str) -> None:
-            self._prefix = prefix
-
-        def __getattr__(self, module: str) -> types.ModuleType:
-            return importlib.import_module(f"{self._prefix}.{module}")
-
-    modules = Modules(f"{name}.nodes")
-    modules.core = Modules(f"{name}.diffstyler_core")
-    return modules
+def pack() -> LoadedPack:
+    """The pack's own modules, as the host loaded them: ``pack.pipeline.invert``, ``pack.core.diffusion.ddim``, ..."""
+    try:
+        return load_pack(host_nodes)
+    except RuntimeError as error:
+        pytest.exit(str(error), returncode=3)
 
 
 @pytest.fixture(autouse=True)

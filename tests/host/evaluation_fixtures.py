@@ -36,6 +36,6 @@ def folders(tmp_path, monkeypatch) -> Path:
 def quick_inception(pack, metric_folders, monkeypatch):
     """models/fid/quick.pth, whose network is quick; its ``calls`` count."""
     (metric_folders / "fid" / "quick.pth").write_bytes(b"weights")
-    monkeypatch.setattr(pack.evaluate_set, "Inception", set_bench.QuickInception)
+    monkeypatch.setattr(pack.evaluate.evaluate_set, "Inception", set_bench.QuickInception)
     monkeypatch.setattr(set_bench.QuickInception, "calls", 0)
     return set_bench.QuickInception

@@ -45,7 +45,7 @@ def run(node, **changes):
 
 def main():
     assert asyncio.run(host_nodes.load_custom_node(str(pack)))
-    name = f"{str(pack).replace('.', '_x_')}.nodes.fastsam"
+    name = f"{str(pack).replace('.', '_x_')}.nodes.masks.fastsam"
     node = importlib.import_module(name).FastSAMMask
     registered = folder_paths.get_folder_paths("fastsam")
     folder_paths.folder_names_and_paths["fastsam"] = ([str(weights)], set())

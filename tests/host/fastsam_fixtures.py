@@ -16,7 +16,7 @@ from fastsam_bench import DEFAULTS, SCENE, process_state
 def made_weights(pack, tmp_path_factory):
     """bright.pt, never.pt (finds nothing) and always.pt (finds hundreds)."""
     folder = tmp_path_factory.mktemp("made")
-    with pack.host_ultralytics.ultralytics_at_work():
+    with pack.host.segment.ultralytics_call.ultralytics_at_work():
         bright_fastsam.save(bright_fastsam.make_network(), folder / "bright.pt")
         bright_fastsam.save(bright_fastsam.make_network(never=True), folder / "never.pt")
         bright_fastsam.save(bright_fastsam.make_network(always=True), folder / "always.pt")
@@ -33,7 +33,7 @@ def fastsam(pack, made_weights, tmp_path, monkeypatch):
     shutil.copytree(made_weights, folder)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "fastsam", ([str(folder)], set()))
     folder_paths.filename_list_cache.pop("fastsam", None)
-    bench = SimpleNamespace(folder=folder, text="", node=pack.fastsam.FastSAMMask)
+    bench = SimpleNamespace(folder=folder, text="", node=pack.masks.fastsam.FastSAMMask)
 
     def run(image=SCENE, **changes):
         output = bench.node.execute(image, **{**DEFAULTS, **changes})

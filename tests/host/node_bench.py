@@ -68,7 +68,7 @@ class NodeBench:
         return executor(*args, **kwargs)
 
     def _output(self, step, changes, **wires):
-        node = getattr(getattr(self._pack, step), CLASSES[step])
+        node = getattr(getattr(self._pack.pipeline, step), CLASSES[step])
         return node.execute(**{"model": self.model, **wires, **DEFAULTS[step], **changes})
 
     def _run(self, step, changes, **wires):

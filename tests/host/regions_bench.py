@@ -30,22 +30,22 @@ def run(node, **inputs: Any):
 
 def switch(pack, lora=None, **changes: Any):
     settings = {"strength": 1.0, "start_at_step": 0, "end_at_step": 30, "ramp_in": 0, "ramp_out": 0, "name": ""}
-    return run(pack.switch.LoraSwitch, lora={} if lora is None else lora, **{**settings, **changes})
+    return run(pack.pipeline.switch.LoraSwitch, lora={} if lora is None else lora, **{**settings, **changes})
 
 
 def ramp(pack, **changes: Any):
     settings = {"width": 8, "height": 4, "profile": "linear", "sharpness": 1.0, "angle": 0.0}
-    return run(pack.ramp.SpatialRampMask, **{**settings, "centre_x": 0.5, "centre_y": 0.5, **changes})
+    return run(pack.masks.ramp.SpatialRampMask, **{**settings, "centre_x": 0.5, "centre_y": 0.5, **changes})
 
 
 def preview(pack, styles, content, mask_grow=0, mask_feather=0):
-    node = pack.preview.PreviewStyles
+    node = pack.masks.preview.PreviewStyles
     return run(node, styles=styles, content=content, mask_grow=mask_grow, mask_feather=mask_feather)
 
 
 def paste(pack, result, content, grow=0, feather=0, **which: Any):
     """(the picture, the words)."""
-    node = pack.paste.PasteContent
+    node = pack.masks.paste.PasteContent
     (image,), text, _ = run(node, result=result, content=content, grow=grow, feather=feather, **which)
     return image, text
 
@@ -54,7 +54,9 @@ def styles(pack, *masks: torch.Tensor | None):
     """A chain of Style nodes with these masks."""
     chain = ()
     for mask in masks:
-        chain = run(pack.style.StyleNode, lora={}, positive=PROMPT, strength=1.0, mask=mask, previous=chain)[0][0]
+        chain = run(pack.pipeline.style.StyleNode, lora={}, positive=PROMPT, strength=1.0, mask=mask, previous=chain)[
+            0
+        ][0]
     return chain
 
 

@@ -27,7 +27,9 @@ class Out(NamedTuple):
 
 def evaluate(pack, **changes: Any) -> Out:
     settings = {"filename_prefix": "tables/set", "size": 0, "lpips_weights": "none", "fid_weights": "none"}
-    (summary, scores, pairs), words, _ = rb.run(pack.evaluate_set.EvaluateSet, **{**FOLDERS, **settings, **changes})
+    (summary, scores, pairs), words, _ = rb.run(
+        pack.evaluate.evaluate_set.EvaluateSet, **{**FOLDERS, **settings, **changes}
+    )
     assert words == summary
     return Out(summary, {row["figure"]: row for row in eb.rows(scores)}, eb.rows(pairs))
 

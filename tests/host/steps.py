@@ -13,7 +13,7 @@ STEPS = 4
 def invert(pack, model, latent, source, **changes: Any) -> tuple:
     """(trajectory, x_T, reconstruction) of DDIM Invert."""
     settings = {"steps": STEPS, "spacing": "leading", "refinement": 0, "reconstruct": False, **changes}
-    return pack.invert.DDIMInvert.execute(model=model, latent=latent, source=source, **settings).args
+    return pack.pipeline.invert.DDIMInvert.execute(model=model, latent=latent, source=source, **settings).args
 
 
 def capture(pack, model, trajectory, source, **changes: Any):
@@ -28,7 +28,9 @@ def capture(pack, model, trajectory, source, **changes: Any):
         "precision": "fp32",
         **changes,
     }
-    return pack.capture.CaptureFeatures.execute(model=model, trajectory=trajectory, source=source, **settings).args[0]
+    return pack.pipeline.capture.CaptureFeatures.execute(
+        model=model, trajectory=trajectory, source=source, **settings
+    ).args[0]
 
 
 def sample(pack, model, features, positive, negative, **changes: Any):
@@ -43,7 +45,7 @@ def sample(pack, model, features, positive, negative, **changes: Any):
         "lora_strength": 1.0,
         **changes,
     }
-    node = pack.sampler.InjectedLoRASampler
+    node = pack.pipeline.sampler.InjectedLoRASampler
     out = node.execute(model=model, features=features, positive=positive, negative=negative, **settings)
     return out.args[0]["samples"]
 
@@ -67,7 +69,7 @@ def train(pack, model, vae, picture, prompt, **changes: Any) -> tuple:
         "filename_prefix": "DiffStyler/test",
         **changes,
     }
-    node = pack.train.TrainStyleLoRA
+    node = pack.pipeline.train.TrainStyleLoRA
     return node.execute(model=model, vae=vae, style_image=picture, prompt=prompt, **settings).args
 
 
@@ -76,13 +78,13 @@ def random_lora(pack, model, seed: int, rank: int = 3, size: float = 1.0) -> dic
     generator = torch.Generator().manual_seed(seed)
     weights = model.model.diffusion_model.state_dict()
     lora = {}
-    for path in pack.host_training.module_names(model):
+    for path in pack.host.training.unet_copy.module_names(model):
         if ".attn" in path and path.endswith((".to_q", ".to_k", ".to_v")):
             rows, columns = weights[f"{path}.weight"].shape
             down = torch.randn(rank, columns, generator=generator) * columns**-0.5
             up = torch.randn(rows, rank, generator=generator) * size
-            lora[path] = pack.core.lora_file.LowRank(down, up)
-    return pack.core.lora_file.kohya_state(lora, pack.host_training.module_names(model), alpha=float(rank))
+            lora[path] = pack.core.lora.file.LowRank(down, up)
+    return pack.core.lora.file.kohya_state(lora, pack.host.training.unet_copy.module_names(model), alpha=float(rank))
 
 
 INJECTION = {
@@ -97,7 +99,7 @@ INJECTION = {
 
 def guider(pack, model, features, positive, negative, cfg: float = 3.0, **changes: Any) -> tuple:
     """(GUIDER, SIGMAS) of the Injected LoRA Guider, at the settings of ``sample``."""
-    node = pack.guider.InjectedLoRAGuider
+    node = pack.pipeline.guider.InjectedLoRAGuider
     settings = {**INJECTION, **changes}
     return node.execute(model=model, features=features, positive=positive, negative=negative, cfg=cfg, **settings).args
 
@@ -106,7 +108,7 @@ def chain(pack, *styles: dict[str, Any]) -> tuple:
     """STYLES of Style nodes wired one into the next."""
     wired: tuple = ()
     for style in styles:
-        wired = pack.style.StyleNode.execute(**{"strength": 1.0, "previous": wired, **style}).args[0]
+        wired = pack.pipeline.style.StyleNode.execute(**{"strength": 1.0, "previous": wired, **style}).args[0]
     return wired
 
 
@@ -117,14 +119,14 @@ def injection(pack, feature_end: float = 0.5, attention_end: float = 0.5, **chan
         "attention_mode": "adaptive", "blend": "qk", "feature_layers": "all", "self_attention_layers": "all",
         "cross_attention_layers": "all", **changes,
     }  # fmt: skip
-    return pack.injection_settings.InjectionSettingsNode.execute(**settings).args[0]
+    return pack.pipeline.injection_settings.InjectionSettingsNode.execute(**settings).args[0]
 
 
 def predicted(pack, guider, x: torch.Tensor, sigma: float) -> torch.Tensor:
     """The guider's x0 for x at sigma (both in the model's own scale), evaluated inside the host's run."""
     model = guider.model_patcher.model
     run = lambda denoise, latent, on_step: denoise(x, torch.full((1,), sigma))  # noqa: E731
-    sampler = pack.host_sampling.RunSampler(run)
+    sampler = pack.host.sampling.runs.RunSampler(run)
     sigmas = torch.tensor([sigma, sigma / 2])
     out = comfy.samplers.CFGGuider.sample(guider, torch.zeros_like(x), x, sampler, sigmas, disable_pbar=True)
     return model.process_latent_in(out)

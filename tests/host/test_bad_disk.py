@@ -25,8 +25,8 @@ Usage = namedtuple("Usage", "total used free")
 def trainings(pack, monkeypatch):
     """The starts of training proper, counted."""
     started = []
-    train = pack.training_run.train
-    monkeypatch.setattr(pack.training_run, "train", lambda *args: started.append(1) or train(*args))
+    train = pack.host.training.run.train
+    monkeypatch.setattr(pack.host.training.run, "train", lambda *args: started.append(1) or train(*args))
     return started
 
 
@@ -54,7 +54,7 @@ def test_a_prefix_that_is_no_plain_name_is_refused(bench, trainings, host_folder
     "prefix", ["style", "DiffStyler/style", "a/b/c-1", " padded ", "Stil mit Pfiff", "caf\u00e9", "v1.5"]
 )
 def test_plain_names_stay_in_their_folder(pack, host_folders, prefix):
-    store = pack.lora_store.LoraStore.of(prefix, "0" * 64)
+    store = pack.host.training.store.LoraStore.of(prefix, "0" * 64)
     assert store.name == f"{prefix.strip()}_000000000000.safetensors"
     assert store.path.is_relative_to(host_folders / "loras")
 
@@ -92,7 +92,7 @@ def test_a_name_too_long_for_file_systems_is_refused_before_training(bench, trai
 
 
 def test_the_longest_name_can_be_kept_however_its_training_ends(bench, pack, host_folders):
-    store = pack.lora_store.LoraStore.of("x" * 200, "0" * 64)
+    store = pack.host.training.store.LoraStore.of("x" * 200, "0" * 64)
     store.check_writable(0)
     assert store.save({"a": torch.ones(1)}, {}, suffix="_stopped_at_100000").name
     assert len(files_below(host_folders / "loras")) == 1
@@ -167,7 +167,7 @@ def words_of(output):
 def test_what_cannot_be_saved_comes_out_and_is_saved_by_the_next_request(
     bench, pack, trainings, host_folders, full_while_saving
 ):
-    node = pack.train.TrainStyleLoRA
+    node = pack.pipeline.train.TrainStyleLoRA
     before = node.fingerprint_inputs(rank=2, save=True, filename_prefix="DiffStyler/style")
     output = bench.train_output()
     state, losses, name = output.result
@@ -182,7 +182,7 @@ def test_what_cannot_be_saved_comes_out_and_is_saved_by_the_next_request(
     others = {"rank": 2, "save": True, "filename_prefix": "DiffStyler/other"}
     assert node.fingerprint_inputs(**others) == before, "another node's LoRA is none of its business"
     assert node.fingerprint_inputs(**{**others, "filename_prefix": "DiffStyler/style", "save": False}) == before
-    kept = pack.core.lora_file.read_own(rescued)[0]
+    kept = pack.core.lora.file.read_own(rescued)[0]
     assert all(torch.equal(state[key], kept[key]) for key in state)
 
     again = bench.train_output()  # still full
@@ -216,13 +216,13 @@ def test_with_both_folders_full_the_lora_still_comes_out(bench, trainings, host_
 
 
 def test_good_weights_of_a_broken_run_are_rescued_too(bench, pack, host_folders, full_while_saving, monkeypatch):
-    train = pack.training_run.train
+    train = pack.host.training.run.train
 
     def stops(*args):
         result = train(*args)
-        return pack.core.train.TrainResult(result.lora, result.losses, stopped_at=2)
+        return pack.core.training.train.TrainResult(result.lora, result.losses, stopped_at=2)
 
-    monkeypatch.setattr(pack.training_run, "train", stops)
+    monkeypatch.setattr(pack.host.training.run, "train", stops)
     with refused(bench, "learning_rate: ", "step 2 of 2", "NOT SAVED", str(host_folders / "temp"), "_stopped_at_2"):
         bench.train()
 
@@ -268,7 +268,7 @@ def test_a_damaged_stored_lora_is_trained_again_and_the_node_says_why(bench, pac
     assert all(torch.equal(first[key], output.result[0][key]) for key in first)
     assert f"{path.name} was there and" in words_of(output)
     assert f"saved as {name}" in words_of(output)
-    assert pack.core.lora_file.read_own(path)[1]["request"]
+    assert pack.core.lora.file.read_own(path)[1]["request"]
     assert "was there" not in words_of(bench.train_output())
     assert len(trainings) == 2
 
@@ -314,7 +314,7 @@ def test_any_damaged_file_is_loaded_unchanged_or_trained_again(bench, pack, host
     state, _, name = bench.train()
     path = host_folders / "loras" / name
     whole = path.read_bytes()
-    store = pack.lora_store.LoraStore.of("DiffStyler/style", pack.core.lora_file.read_own(path)[1]["request"])
+    store = pack.host.training.store.LoraStore.of("DiffStyler/style", pack.core.lora.file.read_own(path)[1]["request"])
     assert store.path == path
     assert store.find()[1] == ""
     choice, taken = random.Random(seed), 0

@@ -70,7 +70,9 @@ INPUTS = [
 
 @pytest.mark.parametrize(("changes", "words"), [(row[0], row[1:]) for row in INPUTS])
 def test_inputs_are_refused_before_anything_runs(fastsam, pack, monkeypatch, changes, words):
-    monkeypatch.setattr(pack.host_fastsam.SegmentFinder, "find", lambda *_: pytest.fail("FastSAM ran before the error"))
+    monkeypatch.setattr(
+        pack.host.segment.fastsam.SegmentFinder, "find", lambda *_: pytest.fail("FastSAM ran before the error")
+    )
     with pytest.raises(ValueError, match=r".") as caught:
         fastsam.run(**changes)
     assert [word for word in words if word not in str(caught.value)] == []
@@ -147,7 +149,7 @@ EVIL = {
 
 @pytest.fixture(scope="module")
 def network(pack):
-    with pack.host_ultralytics.ultralytics_at_work():
+    with pack.host.segment.ultralytics_call.ultralytics_at_work():
         return bright_fastsam.make_network()
 
 
@@ -155,7 +157,7 @@ def network(pack):
 @pytest.mark.parametrize("place", ["beside the network", "instead of it", "inside it"])
 def test_weights_that_act_are_refused_and_do_not_act(fastsam, pack, network, tmp_path, name, place):
     marker = tmp_path / "it ran"
-    with pack.host_ultralytics.ultralytics_at_work():
+    with pack.host.segment.ultralytics_call.ultralytics_at_work():
         network = copy.deepcopy(network)
         evil = EVIL[name](str(marker))
         if place == "inside it":
@@ -172,7 +174,7 @@ def test_weights_that_act_are_refused_and_do_not_act(fastsam, pack, network, tmp
 def test_the_evil_network_would_have_acted(fastsam, pack, tmp_path, monkeypatch):
     """The test above tests something: loaded without care, that file runs its code."""
     marker = tmp_path / "it ran"
-    with pack.host_ultralytics.ultralytics_at_work():
+    with pack.host.segment.ultralytics_call.ultralytics_at_work():
         from ultralytics.nn.modules import Conv
 
         monkeypatch.setattr(Conv, "default_act", Conv.default_act)  # the constructor changes it
@@ -217,7 +219,7 @@ CORRUPT = {
 @pytest.mark.parametrize("name", CORRUPT)
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_corrupt_weights_are_refused(fastsam, pack, name):
-    with pack.host_ultralytics.ultralytics_at_work():
+    with pack.host.segment.ultralytics_call.ultralytics_at_work():
         CORRUPT[name](fastsam.folder / "corrupt.pt")
     with pytest.raises(
         ValueError, match=r"'corrupt.pt' cannot be read as FastSAM weights \(.+\)\. Fetch it again from h"
@@ -227,7 +229,7 @@ def test_corrupt_weights_are_refused(fastsam, pack, name):
 
 def test_what_real_files_hold_beside_the_network_is_read(fastsam, pack):
     """Notes of a training: settings, paths, numpy scores, losses; and Detect.forward, which Segment once kept."""
-    with pack.host_ultralytics.ultralytics_at_work():
+    with pack.host.segment.ultralytics_call.ultralytics_at_work():
         from pathlib import Path
 
         from ultralytics.nn.modules import Detect
@@ -263,8 +265,8 @@ def test_what_real_files_hold_beside_the_network_is_read(fastsam, pack):
     ],
 )
 def test_names_of_files_of_any_age_are_known(pack, name):
-    with pack.host_ultralytics.ultralytics_at_work():
-        assert pack.host_fastsam_weights.RestrictedUnpickler(io.BytesIO()).find_class(*name.rsplit(".", 1))
+    with pack.host.segment.ultralytics_call.ultralytics_at_work():
+        assert pack.host.segment.weights.RestrictedUnpickler(io.BytesIO()).find_class(*name.rsplit(".", 1))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +279,7 @@ def test_names_of_files_of_any_age_are_known(pack, name):
     ],
 )  # fmt: skip
 def test_other_names_are_not(pack, name):
-    unpickler = pack.host_fastsam_weights.RestrictedUnpickler(io.BytesIO())
+    unpickler = pack.host.segment.weights.RestrictedUnpickler(io.BytesIO())
     for parts in (name.split(".", 1), name.rsplit(".", 1)):
         with pytest.raises(pickle.UnpicklingError, match=r"it names .*refused"):
             unpickler.find_class(*parts)

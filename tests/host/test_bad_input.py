@@ -106,8 +106,8 @@ def test_sampler_refuses_what_was_not_captured(bench, made, storage, captured, a
 
 
 def test_sampler_refuses_sites_that_were_not_captured(pack, made):
-    sites = pack.core.sites
-    plan = pack.core.plan.InjectionPlan(STEPS, 1, 1, feature_sites=(sites.Site("feature", 5),))
+    sites = pack.core.injection.sites
+    plan = pack.core.injection.plan.InjectionPlan(STEPS, 1, 1, feature_sites=(sites.Site("feature", 5),))
     with pytest.raises(ValueError, match=r"feature of layer 5, which was not captured \(captured feature layers: 1\)"):
         made["features"].check_covers(plan)
 

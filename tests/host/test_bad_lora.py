@@ -78,7 +78,7 @@ def test_a_good_one_changes_nothing_but_the_result(bench, features, changes):
 
 
 def test_a_file_that_changed_under_its_name_is_another_input(pack, files):
-    node = pack.sampler.InjectedLoRASampler
+    node = pack.pipeline.sampler.InjectedLoRASampler
     first = node.fingerprint_inputs(lora_name="good.safetensors")
     (files / "good.safetensors").write_bytes(safetensors.torch.save(lora(rank=4)))
     assert node.fingerprint_inputs(lora_name="good.safetensors") != first
@@ -87,15 +87,15 @@ def test_a_file_that_changed_under_its_name_is_another_input(pack, files):
 
 def test_only_safetensors_are_listed(pack):
     assert "style.pt" in folder_paths.get_filename_list("loras")
-    assert "style.pt" not in pack.host_lora.lora_names()
-    assert "good.safetensors" in pack.host_lora.lora_names()
+    assert "style.pt" not in pack.host.lora.adapters.lora_names()
+    assert "good.safetensors" in pack.host.lora.adapters.lora_names()
 
 
 def test_a_long_name_is_a_name_and_half_a_letter_is_none(pack):
     """Folders make names long; the fingerprint of a node must not refuse what the node itself opens."""
     long = "/".join(["folder" * 20] * 3) + "/x.safetensors"
     assert len(long) > 200
-    for node in (pack.sampler.InjectedLoRASampler, pack.guider.InjectedLoRAGuider):
+    for node in (pack.pipeline.sampler.InjectedLoRASampler, pack.pipeline.guider.InjectedLoRAGuider):
         assert node.fingerprint_inputs(lora_name=long) == ""
         with pytest.raises(ValueError, match="lora_name holds half of a letter"):
             node.fingerprint_inputs(lora_name="\ud800.safetensors")

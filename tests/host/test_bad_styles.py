@@ -91,7 +91,7 @@ def test_a_style_for_another_model_is_named(pack, bench, lora):
 
 
 def test_an_empty_or_full_mask_is_said_on_the_node(pack, lora):
-    text = pack.style.describe(
+    text = pack.pipeline.style.describe(
         steps.chain(
             pack,
             {"lora": lora, "positive": STYLE, "mask": 0 * ONES},

@@ -70,8 +70,8 @@ REFUSED = [
 def trainings(pack, monkeypatch):
     """The starts of training proper, counted."""
     started = []
-    train = pack.training_run.train
-    monkeypatch.setattr(pack.training_run, "train", lambda *args: started.append(1) or train(*args))
+    train = pack.host.training.run.train
+    monkeypatch.setattr(pack.host.training.run, "train", lambda *args: started.append(1) or train(*args))
     return started
 
 
@@ -106,7 +106,7 @@ def lora_files(folder):
 
 def breaking_at(pack, step):
     """A UNet whose prediction is not finite from that training step on."""
-    predict_with = pack.training_run.predict_with
+    predict_with = pack.host.training.run.predict_with
 
     def breaking(*args):
         predict, calls = predict_with(*args), []
@@ -121,11 +121,11 @@ def breaking_at(pack, step):
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(bench, pack, host_folders, monkeypatch):
-    monkeypatch.setattr(pack.training_run, "predict_with", breaking_at(pack, 2))
+    monkeypatch.setattr(pack.host.training.run, "predict_with", breaking_at(pack, 2))
     with refused(bench, "learning_rate: ", "step 2 of 5", "0.001", "Lower the learning rate", "_stopped_at_2"):
         bench.train(steps=5)
     (name,) = lora_files(host_folders)
-    state, metadata = pack.core.lora_file.read_own(host_folders / "loras" / name)
+    state, metadata = pack.core.lora.file.read_own(host_folders / "loras" / name)
     assert "_stopped_at_2.safetensors" in name
     assert metadata["stopped_at"] == 2
     assert len(metadata["losses"]) == 2
@@ -134,14 +134,14 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(bench, pack, host
 
 
 def test_without_save_nothing_is_written_when_the_loss_breaks(bench, pack, host_folders, monkeypatch):
-    monkeypatch.setattr(pack.training_run, "predict_with", breaking_at(pack, 2))
+    monkeypatch.setattr(pack.host.training.run, "predict_with", breaking_at(pack, 2))
     with refused(bench, "step 2 of 5", "Switch save on"):
         bench.train(steps=5, save=False)
     assert lora_files(host_folders) == []
 
 
 def test_nothing_good_to_keep_at_the_first_step(bench, pack, host_folders, monkeypatch):
-    monkeypatch.setattr(pack.training_run, "predict_with", breaking_at(pack, 0))
+    monkeypatch.setattr(pack.host.training.run, "predict_with", breaking_at(pack, 0))
     with refused(bench, "model: ", "step 0 of 2", "learning rate is not the cause", "no good weights", "precision"):
         bench.train()
     assert lora_files(host_folders) == []

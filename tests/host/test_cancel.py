@@ -81,7 +81,7 @@ def test_a_cancelled_run_can_be_repeated(bench, made, run):
 @pytest.fixture
 def training_calls(pack, monkeypatch):
     """The training UNet's evaluations; ``cancel_at`` names the one before which Cancel is pressed."""
-    predict_with, calls = pack.training_run.predict_with, []
+    predict_with, calls = pack.host.training.run.predict_with, []
 
     def counted(*args):
         predict = predict_with(*args)
@@ -95,7 +95,7 @@ def training_calls(pack, monkeypatch):
         return run
 
     counted.cancel_at, counted.calls = 0, calls
-    monkeypatch.setattr(pack.training_run, "predict_with", counted)
+    monkeypatch.setattr(pack.host.training.run, "predict_with", counted)
     return counted
 
 

@@ -163,7 +163,7 @@ def test_clip_similarity_and_direction_are_transformers(pack, seed, clip):
     )
     a, b, c = (seen(model, picture) for picture in (result, content, style))
     assert value(table, "clip_style") == pytest.approx((a @ c).item(), abs=1e-4)
-    ranker = pack.host_clip.make_ranker
+    ranker = pack.host.networks.clip.make_ranker
     source, target = (torch.nn.functional.normalize(ranker(w, text, vision, "none").text, dim=0)
                       for w in ("a photo", "ink"))  # fmt: skip
     expected = torch.nn.functional.cosine_similarity(a - b, target - source, dim=0).item()
@@ -285,7 +285,7 @@ def test_the_sheet_shows_the_pictures(pack, seed):
     result, content = rb.pictures(seed, 48, 96), rb.pictures(seed + 1, 48, 96)
     style = torch.tensor([0.0, 1.0, 0.0]).expand(1, 64, 64, 3)
     (sheet, _, _), _, picture = eb.compare(pack, result, content, style=style, mask=block(48, 96))
-    page = pack.host_sheet
+    page = pack.drawing.sheet
     assert torch.equal((sheet[0] * 255).round().to(torch.uint8), torch.tensor(picture))
     middle, lefts = page.ROW + 8 + page.TILE // 2, [page.GAP + (page.TILE + page.GAP) * i for i in range(4)]
     tiles = [sheet[0, middle - 40 : middle + 40, left : left + page.TILE] for left in lefts]
@@ -316,7 +316,7 @@ def test_nothing_given_is_changed_and_other_packages_are_left_alone(pack, pair):
 
 
 def test_a_file_that_appears_makes_the_node_run_again(pack, metric_folders):
-    stamp = pack.compare.CompareImages.fingerprint_inputs
+    stamp = pack.evaluate.compare.CompareImages.fingerprint_inputs
     before = stamp(lpips_weights="own.pth", halves=False)
     (metric_folders / "lpips" / "own.pth").write_bytes(b"x")
     assert before == "" != stamp(lpips_weights="own.pth", halves=False)

@@ -45,7 +45,7 @@ def test_refused_by_every_node(pack, bench, scene, name):
 def test_other_patches_are_welcome(pack, bench, scene):
     model = freelunch.FreeU_V2.execute(bench.model, 1.3, 1.4, 0.9, 0.2).args[0]
     model.set_model_attn1_patch(lambda q, k, v, options: (q, k, v))
-    pack.host_model.require_compatible(model)
+    pack.host.model.require_compatible(model)
     bench.invert(model=model)
     ab.pca(pack, scene, model=model)
 

@@ -49,8 +49,8 @@ def test_inversion_brings_the_autoencoders_picture_back(pack, demo, measured, st
     model, clip, vae, photographs = demo
     empty = clip.encode_from_tokens_scheduled(clip.tokenize(""))
     latent = vae.encode(photographs[1])
-    schedule = pack.host_model.schedule_of(model, steps, "leading")
-    _, noise = pack.host_inversion.invert_latent(model, latent, empty, schedule, refinements)
-    back = vae.decode(pack.host_inversion.reconstruct_latent(model, noise, empty, schedule).cpu())
+    schedule = pack.host.model.schedule_of(model, steps, "leading")
+    _, noise = pack.host.sampling.inversion.invert_latent(model, latent, empty, schedule, refinements)
+    back = vae.decode(pack.host.sampling.inversion.reconstruct_latent(model, noise, empty, schedule).cpu())
     kept = decibels(back, vae.decode(latent))
     measured(f"{steps} steps, {refinements} refinements, dB", kept, at_least=bar)

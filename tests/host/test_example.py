@@ -7,10 +7,10 @@ import torch
 
 
 def test_the_pictures_and_their_masks_fit(pack):
-    names = pack.example.example_names()
+    names = pack.examples.example.example_names()
     assert {"content_astronaut.jpg", "content_coffee.jpg", "style_ink_drawing.jpg"} <= set(names)
     for name in names:
-        image, mask = pack.example.ExamplePicture.execute(name).args
+        image, mask = pack.examples.example.ExamplePicture.execute(name).args
         assert image.shape[0] == mask.shape[0] == 1
         assert image.shape[1:3] == mask.shape[1:]
         assert image.shape[3] == 3
@@ -21,7 +21,7 @@ def test_the_pictures_and_their_masks_fit(pack):
     ("name", "low", "high"), [("astronaut", 0.3, 0.6), ("coffee", 0.3, 0.8), ("chelsea", 1.0, 1.0)]
 )
 def test_a_mask_covers_the_subject(pack, name, low, high):
-    _, mask = pack.example.ExamplePicture.execute(f"content_{name}.jpg").args
+    _, mask = pack.examples.example.ExamplePicture.execute(f"content_{name}.jpg").args
     assert low <= mask.mean() <= high
     assert low == 1.0 or ((mask > 0) & (mask < 1)).any(), "its edge is soft"
     assert torch.equal(mask.clamp(0, 1), mask)
@@ -30,4 +30,4 @@ def test_a_mask_covers_the_subject(pack, name, low, high):
 @pytest.mark.parametrize("name", ["../pictures/content_astronaut.jpg", "mask_astronaut.png", ""])
 def test_other_names_are_refused(pack, name):
     with pytest.raises(ValueError, match="there is no example"):
-        pack.example.ExamplePicture.execute(name)
+        pack.examples.example.ExamplePicture.execute(name)

@@ -152,9 +152,9 @@ def test_boxes_agree_with_ultralytics_own_prompt(fastsam, pack, boxes):
     """The real FastSAM class, loading the file in its own way and choosing by its own rule."""
     mask = fastsam.run(mode="boxes", boxes=boxes)[0]
     registered = torch.serialization.get_safe_globals()
-    with pack.host_ultralytics.ultralytics_at_work() as ultralytics:
+    with pack.host.segment.ultralytics_call.ultralytics_at_work() as ultralytics:
         own = ultralytics.FastSAM(str(fastsam.folder / "bright.pt"))
-        source = pack.host_fastsam.as_bgr(SCENE[0])
+        source = pack.host.segment.fastsam.as_bgr(SCENE[0])
         box = [int(number) for number in boxes.split(",")]
         options = {"device": "cpu", "conf": 0.4, "iou": 0.1, "imgsz": WIDTH, "retina_masks": True, "verbose": False}
         (result,) = own.predict([source], bboxes=box, **options)

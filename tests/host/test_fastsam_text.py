@@ -20,9 +20,11 @@ def colours(pack, monkeypatch):
 
     def make(text, *_):
         wanted = {"pink": PINK, "sky": SKY}[text]
-        return pack.host_clip.TextRanker(centred(torch.tensor(wanted)), lambda crops: centred(crops.mean((1, 2))), 32)
+        return pack.host.networks.clip.TextRanker(
+            centred(torch.tensor(wanted)), lambda crops: centred(crops.mean((1, 2))), 32
+        )
 
-    monkeypatch.setattr(pack.host_choosers, "make_ranker", make)
+    monkeypatch.setattr(pack.host.segment.choosers, "make_ranker", make)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("pink", LEFT), (" sky\n", RIGHT)])
@@ -66,8 +68,8 @@ CROPS = torch.rand(5, 32, 32, 3, generator=torch.Generator().manual_seed(6))
 def test_the_hosts_clip_and_transformers_agree(pack, clips, measured):
     """The same weights in both, so the same words rank the same pictures alike."""
     text = "a photo of the face"
-    ours = pack.host_clip.make_ranker(text, tiny_clip.host_text(clips), tiny_clip.host_vision(clips), "none")
-    theirs = pack.host_clip.make_ranker(text, None, None, "tiny-clip")
+    ours = pack.host.networks.clip.make_ranker(text, tiny_clip.host_text(clips), tiny_clip.host_vision(clips), "none")
+    theirs = pack.host.networks.clip.make_ranker(text, None, None, "tiny-clip")
     assert (ours.size, theirs.size) == (32, 32)
     ranks = ours.rank(CROPS), theirs.rank(CROPS)
     assert ranks[0].std() > 1e-3
@@ -87,7 +89,7 @@ def test_clip_folders_are_listed(pack, clips, clip_home, tmp_path):
     (outside / "config.json").write_text('{"model_type": "clip"}')
     if not (home / "link").exists():
         (home / "link").symlink_to(outside)
-    assert list(pack.host_clip.clip_folders()) == ["tiny-clip"]
+    assert list(pack.host.networks.clip.clip_folders()) == ["tiny-clip"]
 
 
 def test_a_real_clip_through_the_node(fastsam, clips):

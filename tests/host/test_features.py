@@ -81,7 +81,7 @@ def test_a_lora_of_no_strength_changes_nothing(pack, small):
 
 def halves(pack, picture):
     """The two columns' tiles [H, W, 3] of a PCA picture."""
-    pca = pack.feature_pca
+    pca = pack.evaluate.feature_pca
     tiles = picture[pca.TOP : -pca.END, pca.LABELS :]
     return tiles[:, : pca.TILE], tiles[:, pca.TILE + pca.GAP :][:, : pca.TILE]
 
@@ -144,7 +144,7 @@ def test_one_evaluation_for_each_column(pack, small, second, lora, rows):
     (drawn, _), words, _ = ab.pca(pack, small, model=model, **wired)
     assert counted == [1] * rows
     assert f"; {rows} UNet evaluations" in words
-    pca = pack.feature_pca
+    pca = pack.evaluate.feature_pca
     assert drawn.shape == (1, pca.TOP + 4 * (pca.TILE + pca.GAP) + pca.END, pca.LABELS + rows * (pca.TILE + pca.GAP), 3)
     if rows > 1:
         counted.clear()
@@ -170,7 +170,7 @@ def test_nothing_is_left_on_the_model(pack, monkeypatch, how):
 
 def test_tiles_show_components_on_a_common_basis(pack, small):
     """Columns in another order have the same colours, and the picture holds them where they belong."""
-    pca = pack.feature_pca
+    pca = pack.evaluate.feature_pca
     looked = ab.looked(pack, small, lora=small.lora)
     base, styled = looked.columns.values()
     row = pca.layer_picture(3, [base[3], styled[3]])
@@ -192,7 +192,7 @@ def test_tiles_show_components_on_a_common_basis(pack, small):
 
 @pytest.mark.parametrize("shape", [(2, 16), (16, 2), (1, 8)])
 def test_features_of_any_shape_are_drawn(pack, shape):
-    pca = pack.feature_pca
+    pca = pack.evaluate.feature_pca
     features = [torch.randn(1, 32, *shape) for _ in range(2)]
     drawn = pca.draw_layers(["base", "a very long name of a column, wider than the column"], [
         pca.layer_picture(layer, features) for layer in range(2)
@@ -203,12 +203,12 @@ def test_features_of_any_shape_are_drawn(pack, shape):
 
 def test_the_plot_has_a_point_for_each_layer(pack, small):
     """Rings and dots at the heights that the table says."""
-    out = pack.feature_similarity.FeatureSimilarity.execute(**ab.wires(small, lora=small.lora, layers="1,3"))
+    out = pack.evaluate.feature_similarity.FeatureSimilarity.execute(**ab.wires(small, lora=small.lora, layers="1,3"))
     plot, looked = out.args[0][0], ab.looked(pack, small, lora=small.lora, layers="1,3")
-    (compared,) = pack.feature_similarity.compare(looked)
+    (compared,) = pack.evaluate.feature_similarity.compare(looked)
     values = [value for s in compared.layers.values() for value in s]
-    heights = pack.host_plot.linear_heights(values, 1.0, 0.01)
-    frame = pack.host_plot.Plot((), ((0.0, "1"), (1.0, "3")), "", "", heights)
-    colour = torch.tensor(pack.host_drawing.colour_of(0)) / 255
+    heights = pack.drawing.plot.linear_heights(values, 1.0, 0.01)
+    frame = pack.drawing.plot.Plot((), ((0.0, "1"), (1.0, "3")), "", "", heights)
+    colour = torch.tensor(pack.drawing.canvas.colour_of(0)) / 255
     for at, s in enumerate(compared.layers.values()):
         assert torch.allclose(plot[round(frame.y(s.pixels)), round(frame.x(at))], colour, atol=0.01)

@@ -51,40 +51,40 @@ def loras(scene):
 
 def cases(pack, scene):
     """node -> (class, {input: what may come})."""
-    style = pack.style.StyleNode.execute(lora=scene.lora, positive=EMPTY, strength=1.0, mask=MASKS[1]).args[0]
+    style = pack.pipeline.style.StyleNode.execute(lora=scene.lora, positive=EMPTY, strength=1.0, mask=MASKS[1]).args[0]
     runs = {"model": [scene.model], "latent": LATENTS, "source": PROMPTS}
     looks = {
         "model": [scene.model], "trajectory": [scene.trajectory], "source": PROMPTS, "layers": TEXTS,
         "timestep": WHOLE, "lora_strength": NUMBERS, "lora": [None, *loras(scene)],
     }  # fmt: skip
     return {
-        "invert": (pack.invert.DDIMInvert, {
+        "invert": (pack.pipeline.invert.DDIMInvert, {
             **runs, "steps": (1, 3, 0, -1, 10**9), "spacing": ("leading", "x"), "refinement": (0, 1, -1),
             "reconstruct": (False, True)}),
-        "report": (pack.reconstruction.ReconstructionReport, {**runs, "steps": (1, 3, 0), "refinement": (0, 1, -1)}),
-        "pca": (pack.feature_pca.FeaturePCA, looks),
-        "similarity": (pack.feature_similarity.FeatureSimilarity, looks),
-        "switch": (pack.switch.LoraSwitch, {
+        "report": (pack.evaluate.reconstruction.ReconstructionReport, {**runs, "steps": (1, 3, 0), "refinement": (0, 1, -1)}),
+        "pca": (pack.evaluate.feature_pca.FeaturePCA, looks),
+        "similarity": (pack.evaluate.feature_similarity.FeatureSimilarity, looks),
+        "switch": (pack.pipeline.switch.LoraSwitch, {
             "lora": [{}], "strength": NUMBERS, "start_at_step": WHOLE, "end_at_step": WHOLE, "ramp_in": WHOLE,
             "ramp_out": WHOLE, "name": TEXTS}),
-        "ramp": (pack.ramp.SpatialRampMask, {
+        "ramp": (pack.masks.ramp.SpatialRampMask, {
             "width": (0, -1, 1, 40, 10**9), "height": (0, -1, 1, 40, 10**9),
             "profile": ("linear", "logistic", "step", "x"), "sharpness": NUMBERS, "angle": NUMBERS,
             "centre_x": NUMBERS, "centre_y": NUMBERS, "image": (None, *PICTURES)}),
-        "paste": (pack.paste.PasteContent, {
+        "paste": (pack.masks.paste.PasteContent, {
             "result": PICTURES, "content": PICTURES, "grow": (0, 3, -3, 10**9), "feather": (0, 3, -3, 10**9),
             "styles": (None, style, ()), "mask": MASKS}),
-        "preview": (pack.preview.PreviewStyles, {
+        "preview": (pack.masks.preview.PreviewStyles, {
             "styles": (style, ()), "content": PICTURES, "mask_grow": (0, 3, -3, 10**9),
             "mask_feather": (0, 3, -3, 10**9)}),
-        "compare": (pack.compare.CompareImages, {
+        "compare": (pack.evaluate.compare.CompareImages, {
             "result": PICTURES, "content": PICTURES, "halves": (False, True), "lpips_weights": ("none", *TEXTS),
             "source_prompt": TEXTS, "target_prompt": TEXTS, "style": (None, *PICTURES), "mask": MASKS}),
-        "evaluate": (pack.evaluate_set.EvaluateSet, {
+        "evaluate": (pack.evaluate.evaluate_set.EvaluateSet, {
             "results_folder": TEXTS, "content_folder": TEXTS, "style_folder": TEXTS, "filename_prefix": TEXTS,
             "size": WHOLE, "lpips_weights": ("none", *TEXTS), "fid_weights": ("none", *TEXTS)}),
-        "example": (pack.example.ExamplePicture, {"picture": (*TEXTS, *pack.example.example_names())}),
-        "fastsam": (pack.fastsam.FastSAMMask, {
+        "example": (pack.examples.example.ExamplePicture, {"picture": (*TEXTS, *pack.examples.example.example_names())}),
+        "fastsam": (pack.masks.fastsam.FastSAMMask, {
             "image": PICTURES, "fastsam_name": TEXTS, "mode": ("text", "points", "boxes", "everything", "x"),
             "text": TEXTS, "points": TEXTS, "boxes": TEXTS, "confidence": NUMBERS, "iou": NUMBERS, "image_size": WHOLE,
             "best_n": WHOLE, "combine": ("merge", "x"), "when_none": ("error", "x"), "clip_folder": TEXTS}),

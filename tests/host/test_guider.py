@@ -143,12 +143,12 @@ def test_controls_of_the_host_still_act(scene):
 
 @pytest.mark.parametrize("preset", ["paper 2026", "paper 2024", "keep more content", "take more style"])
 def test_a_preset_is_its_values(scene, preset):
-    chosen = scene.pack.core.injection.preset(preset)
+    chosen = scene.pack.core.injection.settings.preset(preset)
     plan = chosen.plan(4, (), ())
     windows = {"feature_steps": plan.feature_steps, "attention_steps": plan.attention_steps}
     theirs = scene.sample(lora=scene.loras[0], **windows, attention_mode=plan.mode, blend=plan.blend)
     assert torch.equal(scene.sample(lora=scene.loras[0], preset=preset), theirs)
-    node = scene.pack.sampler.InjectedLoRASampler
+    node = scene.pack.pipeline.sampler.InjectedLoRASampler
     out = node.execute(
         model=scene.model, features=scene.features, positive=scene.positive, negative=scene.negative, cfg=1.0,
         preset=preset, **steps.INJECTION,

@@ -101,10 +101,10 @@ def test_sdxl_needs_its_pooled_embedding(bench, changes, words):
 
 def test_what_a_latent_carries_and_the_pack_does_not_use_is_said(pack, bench):
     latent = {**tiny.make_latent(), "noise_mask": torch.ones(1, 128, 128), "batch_index": [3]}
-    notes = pack.host_inputs.latent_notes(latent)
+    notes = pack.host.inputs.latent_notes(latent)
     assert [any(word in note for note in notes) for word in ("noise mask", "batch index")] == [True, True]
-    assert pack.host_inputs.latent_notes(tiny.make_latent()) == []
-    node = pack.invert.DDIMInvert
+    assert pack.host.inputs.latent_notes(tiny.make_latent()) == []
+    node = pack.pipeline.invert.DDIMInvert
     settings = {"steps": 2, "spacing": "leading", "refinement": 0, "reconstruct": False}
     out = node.execute(model=bench.model, latent=latent, source=EMPTY, **settings)
     assert all(note in out.ui["text"][0] for note in notes)
@@ -114,26 +114,26 @@ def test_what_a_latent_carries_and_the_pack_does_not_use_is_said(pack, bench):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 4.001, -5, "1", None])
 def test_a_number_out_of_its_bounds_is_refused_by_name(pack, bad):
     with pytest.raises(ValueError, match=r"cfg must be a number in -4\.\.4, got "):
-        pack.host_inputs.require_number(bad, "cfg", -4.0, 4.0)
+        pack.host.inputs.require_number(bad, "cfg", -4.0, 4.0)
 
 
 @pytest.mark.parametrize("good", [-4, 0.0, 4.0])
 def test_a_number_within_its_bounds_comes_back(pack, good):
-    assert pack.host_inputs.require_number(good, "cfg", -4.0, 4.0) == good
+    assert pack.host.inputs.require_number(good, "cfg", -4.0, 4.0) == good
 
 
 @pytest.mark.parametrize(("text", "word"), [("a" * 201, "got 201"), ("\ud800", "lone surrogate")])
 def test_a_text_that_cannot_be_shown_is_refused(pack, text, word):
     with pytest.raises(ValueError, match=word) as caught:
-        pack.host_inputs.require_text(text, "name")
+        pack.host.inputs.require_text(text, "name")
     assert str(caught.value).startswith("name ")
     assert str(caught.value).isascii()
 
 
 def gap(pack, model, conditioning):
-    schedule = pack.host_model.schedule_of(model, 10)
+    schedule = pack.host.model.schedule_of(model, 10)
     sigmas = [schedule.sigma(t) for t in schedule.timesteps]
-    pack.host_inputs.require_covered(conditioning, model, sigmas, "negative")
+    pack.host.inputs.require_covered(conditioning, model, sigmas, "negative")
 
 
 def test_prompts_that_leave_a_step_without_one_are_refused(pack, bench):
@@ -178,6 +178,8 @@ def test_style_pictures_are_checked(bench, batch):
 @pytest.mark.parametrize(("steps", "said"), [(4, True), (10, False)])
 def test_invert_and_report_say_when_a_run_begins_far_from_noise(pack, bench, steps, said):
     settings = {"steps": steps, "spacing": "leading", "refinement": 0, "reconstruct": False}
-    out = pack.invert.DDIMInvert.execute(model=bench.model, latent=tiny.make_latent(), source=EMPTY, **settings)
+    out = pack.pipeline.invert.DDIMInvert.execute(
+        model=bench.model, latent=tiny.make_latent(), source=EMPTY, **settings
+    )
     report = ab.report(pack, bench.model, tiny.make_latent(), EMPTY, steps=steps)[0][2]
     assert ["far from noise" in text for text in (out.ui["text"][0], report)] == [said, said]

@@ -57,7 +57,7 @@ def test_art_inception_is_torchvisions_last_layer_before_the_classes(pack, seed,
     hook = network.dropout.register_forward_hook(lambda *call: seen.append(call[-1].flatten(1)[0]))
     network(picture.movedim(-1, 1))
     hook.remove()
-    ours = pack.host_inception.Inception(path)
+    ours = pack.host.networks.inception.Inception(path)
     assert ours.name == "ArtFID's Inception"
     found = ours.features(picture[0])
     assert found.shape == (2048,)
@@ -68,7 +68,7 @@ def test_art_inception_is_torchvisions_last_layer_before_the_classes(pack, seed,
 def test_standard_inception_is_torch_fidelitys(pack, seed, standard):
     network, path = standard
     picture = (rb.pictures(seed, 60, 110) * 255).round().to(torch.uint8)
-    ours = pack.host_inception.Inception(path)
+    ours = pack.host.networks.inception.Inception(path)
     assert ours.name == "FID's Inception (2015-12-05)"
     found = ours.features(picture[0].float() / 255.0)
     assert found.std() > 0
@@ -77,7 +77,7 @@ def test_standard_inception_is_torch_fidelitys(pack, seed, standard):
 
 def test_small_pictures_have_no_art_features(pack, seed, art):
     with rb.refuses("ArtFID's Inception needs 75 pixels on each side, got 74"):
-        pack.host_inception.Inception(art[1]).features(rb.pictures(seed, 200, 74)[0])
+        pack.host.networks.inception.Inception(art[1]).features(rb.pictures(seed, 200, 74)[0])
 
 
 def test_the_network_that_a_set_uses_is_named(pack, folders, metric_folders, art):

@@ -76,8 +76,8 @@ def test_a_preset_of_the_node_is_its_values(scene, typed):
         "feature_end_percent": typed[0], "attention_end_percent": typed[1], "attention_mode": "adaptive", "blend": "qk",
         "feature_layers": "all", "self_attention_layers": "all", "cross_attention_layers": "all",
     }  # fmt: skip
-    out = scene.pack.injection_settings.InjectionSettingsNode.execute(preset="keep more content", **settings)
-    assert out.args[0] == scene.pack.core.injection.PRESETS["keep more content"]
+    out = scene.pack.pipeline.injection_settings.InjectionSettingsNode.execute(preset="keep more content", **settings)
+    assert out.args[0] == scene.pack.core.injection.settings.PRESETS["keep more content"]
     text = "\n".join(out.ui["text"])
     assert text.startswith("preset keep more content: features 80 %, attention 80 % of the run")
     assert ("choose custom to use those" in text) == (typed != (0.8, 0.8)), "what is not used is said"
@@ -194,7 +194,7 @@ def test_a_guider_keeps_nothing_on_the_device_after_a_run(pack, scene, monkeypat
     ending.plan(how, at)
 
     def run():
-        sampler = pack.host_sampling.RunSampler(
+        sampler = pack.host.sampling.runs.RunSampler(
             lambda denoise, x, on_step: (
                 denoise(x, sigmas[:1]),
                 seen.append(bool(held(guider)[1].held)),
@@ -281,7 +281,7 @@ def test_a_prediction_that_is_not_finite_ends_the_run_with_words(scene):
 
 
 def test_what_is_injected_stands_on_the_node(scene):
-    node = scene.pack.sampler.InjectedLoRASampler
+    node = scene.pack.pipeline.sampler.InjectedLoRASampler
     out = node.execute(
         model=scene.model, features=scene.features, positive=scene.positive, negative=scene.negative, cfg=1.0,
         **{**steps.INJECTION, "feature_steps": 3},

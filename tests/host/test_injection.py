@@ -125,14 +125,16 @@ def test_switched_off_is_no_injection_bit_for_bit(pack, seed, mode, with_lora):
     off = steps.sample(
         pack, model, features, positive, negative, feature_steps=0, attention_steps=0, attention_mode=mode, lora=style
     )
-    start = pack.sampler.choose_start(model, features.trajectory, None)
-    lora = pack.host_lora_run.LoraRun(model, style, 1.0, "lora", 4)
-    content = pack.host_branches.Content(model, features, features.trajectory, "features")
-    empty = pack.core.plan.InjectionPlan(4, 4, 4)  # windows over everything, no site to act on
-    for injected in (None, pack.host_branches.Injected(content, empty)):
-        everywhere = pack.host_branches.Branch(torch.ones(8, 8), lora, None, injected)
-        prepared = pack.host_injection.Prepared((everywhere,), None, ())
-        none = pack.sampler.sample_injected(model, features.trajectory, prepared, positive, negative, 3.0, start)
+    start = pack.pipeline.sampler.choose_start(model, features.trajectory, None)
+    lora = pack.host.lora.run.LoraRun(model, style, 1.0, "lora", 4)
+    content = pack.host.sampling.branches.Content(model, features, features.trajectory, "features")
+    empty = pack.core.injection.plan.InjectionPlan(4, 4, 4)  # windows over everything, no site to act on
+    for injected in (None, pack.host.sampling.branches.Injected(content, empty)):
+        everywhere = pack.host.sampling.branches.Branch(torch.ones(8, 8), lora, None, injected)
+        prepared = pack.host.sampling.injection.Prepared((everywhere,), None, ())
+        none = pack.pipeline.sampler.sample_injected(
+            model, features.trajectory, prepared, positive, negative, 3.0, start
+        )
         assert torch.equal(off, none)
     assert torch.equal(off, none)
     assert not torch.equal(off, steps.sample(pack, model, features, positive, negative, lora=style))

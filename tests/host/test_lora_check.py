@@ -143,13 +143,13 @@ def test_what_is_let_through_acts_as_in_the_weights(pack, measured, family, alph
     layer, tensors = RUNS[family]
     lora = of(layer, **tensors, **({} if alpha is None else {"alpha": torch.tensor(alpha)}))
     model, strength = tiny.make_model("small"), 0.7
-    forward = pack.host_lora.ForwardLora(model, lora, strength)
+    forward = pack.host.lora.adapters.ForwardLora(model, lora, strength)
     (path,) = forward.layers
     unet = model.model.diffusion_model
     module = unet.get_submodule(path)
     x = torch.randn(2, 32, 8, 8) if module.weight.ndim == 4 else torch.randn(2, 5, 32)
     base = module(x)
-    with pack.host_lora.loras_applied(unet, [forward]):
+    with pack.host.lora.adapters.loras_applied(unet, [forward]):
         ours = module(x)
     key_map = comfy.lora.model_lora_keys_unet(model.model, {})
     ((key, adapter),) = comfy.lora.load_lora(lora, key_map, log_missing=False).items()
@@ -164,21 +164,21 @@ def test_what_is_let_through_acts_as_in_the_weights(pack, measured, family, alph
 
 def test_what_is_not_applied_is_counted_and_named(pack):
     lora = {**pair(), **pair(TEXT, (2, 768), (3072, 2)), **pair("lora_unet_no_such_layer")}
-    forward = pack.host_lora.ForwardLora(tiny.make_model("small"), lora, 1.0, "lora")
+    forward = pack.host.lora.adapters.ForwardLora(tiny.make_model("small"), lora, 1.0, "lora")
     text, rest = forward.notes
     assert "2 text-encoder keys of lora" in text
     assert "Load LoRA (Model and CLIP)" in text
     assert "2 of 6 keys of lora match no layer" in rest
     assert "lora_unet_no_such_layer" in rest
     assert forward.at(0.5).notes == forward.notes
-    assert pack.host_lora.ForwardLora(tiny.make_model("small"), pair(), 1.0).notes == ()
+    assert pack.host.lora.adapters.ForwardLora(tiny.make_model("small"), pair(), 1.0).notes == ()
 
 
 def test_a_file_that_shrinks_while_in_use_changes_nothing(pack, host_folders):
     """Memory-mapped, a read after the cut is SIGBUS: it ends the server. Large enough to span pages."""
     path = host_folders / "loras" / "style.safetensors"
     path.write_bytes(safetensors.torch.save({"a": torch.ones(300_000), "b": torch.ones(300_000)}))
-    lora = pack.host_lora.lora_from_file("style.safetensors")
+    lora = pack.host.lora.adapters.lora_from_file("style.safetensors")
     path.write_bytes(b"")
     assert lora["b"].sum() == 300_000
 
@@ -197,7 +197,7 @@ HEADERS = {
 def test_a_damaged_file_is_named(pack, host_folders, kind):
     (host_folders / "loras" / "bad.safetensors").write_bytes(HEADERS[kind])
     with pytest.raises(ValueError, match=r"lora_name: 'bad\.safetensors' cannot be read as safetensors"):
-        pack.host_lora.lora_from_file("bad.safetensors")
+        pack.host.lora.adapters.lora_from_file("bad.safetensors")
 
 
 NAMES = ("../outside", "/etc/hosts", "a\0", "\ud800", "a" * 5000, "b" * 300)
@@ -207,4 +207,4 @@ NAMES = ("../outside", "/etc/hosts", "a\0", "\ud800", "a" * 5000, "b" * 300)
 def test_names_of_no_file_in_the_folder_are_refused(pack, host_folders, name):
     (host_folders / "outside.safetensors").write_bytes(safetensors.torch.save(pair()))
     with pytest.raises(ValueError, match=r"^lora_name"):
-        pack.host_lora.lora_from_file(f"{name}.safetensors")
+        pack.host.lora.adapters.lora_from_file(f"{name}.safetensors")

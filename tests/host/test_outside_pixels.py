@@ -34,7 +34,7 @@ def test_decoded_pixels_away_from_the_border_are_the_reconstruction(pack, demo, 
     content, other = (vae.encode(picture(name)) for name in ("content_astronaut.jpg", "style_mosaic.jpg"))
     inside = torch.zeros(32, 32)
     inside[:, :10] = 1.0
-    mixed = pack.core.regions.localize(other, content, inside)
+    mixed = pack.core.styles.regions.localize(other, content, inside)
     difference = (vae.decode(mixed) - vae.decode(content)).abs().amax((0, 1, 3))  # [W]
     reached = (difference > LEVEL).nonzero().max().item() - 79
     measured("pixels beyond the border that change by more than 1/255", reached, at_most=REACH)

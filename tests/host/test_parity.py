@@ -23,7 +23,7 @@ def gap(ours, theirs) -> float:
 def inverted(pack, model, z, context, schedule, refinements=0):
     """The pack's trajectory from the latent z of the model's own scale, the content first."""
     samples = model.model.process_latent_out(z)
-    trajectory, _ = pack.invert.invert_latent(model, samples, [[context, {}]], schedule, refinements)
+    trajectory, _ = pack.pipeline.invert.invert_latent(model, samples, [[context, {}]], schedule, refinements)
     return trajectory.latents[::-1]
 
 
@@ -32,7 +32,7 @@ def inverted(pack, model, z, context, schedule, refinements=0):
 def test_inversion_follows_diffusers(pack, seed, measured, kind, steps):
     unet, model = reference.pair(kind, seed)
     z, context = rows(seed, 1)
-    ours = inverted(pack, model, z, context, pack.host_model.schedule_of(model, steps))
+    ours = inverted(pack, model, z, context, pack.host.model.schedule_of(model, steps))
     theirs = reference.inverted(unet, z, context, steps)
     measured("largest difference over the trajectory", gap(ours, theirs), at_most=1e-5)
 
@@ -51,7 +51,7 @@ def test_inversion_of_a_v_model_reads_eps_at_the_timestep_told(pack, seed, measu
     """Against a float64 loop: diffusers' own scheduler splits v at the level left."""
     unet, model = reference.pair(kind, seed, velocity=True, zsnr=zsnr)
     z, context = rows(seed, 1, size=8 if kind == "small" else 16)
-    schedule = pack.host_model.schedule_of(model, steps)
+    schedule = pack.host.model.schedule_of(model, steps)
     assert (schedule.abar[schedule.timesteps[0]] < 1e-7) == (steps == 500)
     ours = inverted(pack, model, z, context, schedule, refinements)
     exact = reference.inverted_velocity(unet, z, context, steps, zsnr, refinements)
@@ -62,7 +62,7 @@ def test_inversion_of_a_v_model_reads_eps_at_the_timestep_told(pack, seed, measu
 def test_inversion_over_1000_steps_follows_diffusers(pack, seed, measured):
     unet, model = reference.pair("small", seed)
     z, context = rows(seed, 1, size=8)
-    schedule = pack.host_model.schedule_of(model, 50, "forward 1000")
+    schedule = pack.host.model.schedule_of(model, 50, "forward 1000")
     assert len(schedule.ascent()) == 981
     ours = inverted(pack, model, z, context, schedule)
     table = reference.scheduler(diffusers.DDIMInverseScheduler, 999).timesteps[:981].tolist()
@@ -93,14 +93,14 @@ def test_sampling_with_guidance_follows_diffusers(pack, seed, measured, kind, ve
 
 def sample_plainly(pack, model, z, positive, negative, cfg, steps):
     """The Injected LoRA Sampler's run with everything switched off, in the model's own scale."""
-    schedule = pack.host_model.schedule_of(model, steps)
-    trajectory = pack.core.trajectory.Trajectory((z,) * (steps + 1), schedule)
-    start = pack.sampler.choose_start(model, trajectory, None)
+    schedule = pack.host.model.schedule_of(model, steps)
+    trajectory = pack.core.diffusion.trajectory.Trajectory((z,) * (steps + 1), schedule)
+    start = pack.pipeline.sampler.choose_start(model, trajectory, None)
     prompts = [[positive, {}]], [[negative, {}]]
-    base = pack.host_lora_run.LoraRun(model, None, 1.0, "lora", steps)
-    everywhere = pack.host_branches.Branch(torch.ones(z.shape[-2:]), base)
-    prepared = pack.host_injection.Prepared((everywhere,), None, ())
-    samples = pack.sampler.sample_injected(model, trajectory, prepared, *prompts, cfg, start)
+    base = pack.host.lora.run.LoraRun(model, None, 1.0, "lora", steps)
+    everywhere = pack.host.sampling.branches.Branch(torch.ones(z.shape[-2:]), base)
+    prepared = pack.host.sampling.injection.Prepared((everywhere,), None, ())
+    samples = pack.pipeline.sampler.sample_injected(model, trajectory, prepared, *prompts, cfg, start)
     return model.model.process_latent_in(samples)
 
 
@@ -115,15 +115,15 @@ def test_refinement_makes_inversion_exact(pack, seed, measured, velocity):
     """
     _, model = reference.pair("small", seed, velocity, damping=0.5)
     z, context = rows(seed, 1, size=8)
-    schedule = pack.host_model.schedule_of(model, 50)
+    schedule = pack.host.model.schedule_of(model, 50)
     counted, evaluated = counting(model)
     errors, evaluations = {}, {}
     for refinements in (0, 8):
         evaluated.clear()
         samples = model.model.process_latent_out(z)
-        _, x_T = pack.invert.invert_latent(counted, samples, [[context, {}]], schedule, refinements)
+        _, x_T = pack.pipeline.invert.invert_latent(counted, samples, [[context, {}]], schedule, refinements)
         evaluations[refinements] = sum(evaluated)
-        back = pack.invert.reconstruct_latent(model, x_T, [[context, {}]], schedule)
+        back = pack.pipeline.invert.reconstruct_latent(model, x_T, [[context, {}]], schedule)
         errors[refinements] = ((back - samples).norm() / samples.norm()).item()
     measured("evaluations of plain inversion", evaluations[0], at_most=50, at_least=50)
     measured("evaluations with 8 refinements", evaluations[8], at_most=450, at_least=450)

@@ -59,9 +59,9 @@ def test_the_whole_pipeline(pack, seed, kind):
 )
 def test_layers_that_do_not_exist_are_named_with_those_that_do(pack, kind, layers, message):
     model, prompt = tiny.make_model(kind), tiny.make_prompt(1)
-    schedule = pack.host_model.schedule_of(model, 4)
+    schedule = pack.host.model.schedule_of(model, 4)
     latents = (torch.zeros(1, 4, 8, 8),) * 5
-    trajectory = pack.core.trajectory.Trajectory(latents, schedule, pack.host_model.family_of(model))
+    trajectory = pack.core.diffusion.trajectory.Trajectory(latents, schedule, pack.host.model.family_of(model))
     wanted = {"feature_layers": "", "self_attention_layers": "", **layers}
     with pytest.raises(ValueError, match=message):
         steps.capture(pack, model, trajectory, prompt, **wanted)

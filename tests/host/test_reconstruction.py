@@ -65,7 +65,7 @@ def test_psnr_is_what_ddim_invert_says(pack, pair, content, refinement):
     (_, _, text), _, _ = ab.report(pack, pair[1], latent, source, steps=4, refinement=refinement)
     said = re.findall(r"([0-9.]+) dB", text)
     for ours, refinements in zip(said, (0, refinement), strict=True):
-        out = pack.invert.DDIMInvert.execute(
+        out = pack.pipeline.invert.DDIMInvert.execute(
             model=pair[1], latent=latent, source=source, steps=4, spacing="leading", refinement=refinements,
             reconstruct=True,
         )  # fmt: skip
@@ -104,10 +104,10 @@ def test_the_plot_shows_the_distances(pack, pair, content):
     """Each line's own colour at each of its points."""
     (plot, _, _), rows, picture = ab.report(pack, pair[1], content[1], content[2], steps=STEPS)
     names = ("distance_plain", "distance_refined")
-    heights = pack.host_plot.log_heights([row[name] for row in rows[1:] for name in names])
-    frame = pack.host_plot.Plot((), ((0.0, ""), (float(STEPS), "")), "", "", heights, log=True)
+    heights = pack.drawing.plot.log_heights([row[name] for row in rows[1:] for name in names])
+    frame = pack.drawing.plot.Plot((), ((0.0, ""), (float(STEPS), "")), "", "", heights, log=True)
     for index, name in enumerate(names):
-        colour = torch.tensor(pack.host_drawing.colour_of(index)) / 255
+        colour = torch.tensor(pack.drawing.canvas.colour_of(index)) / 255
         last = plot[0, round(frame.y(rows[-1][name])), round(frame.x(STEPS))]
         assert torch.allclose(last, colour, atol=0.01), name
     assert picture.shape == plot.shape[1:]

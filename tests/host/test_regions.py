@@ -236,7 +236,7 @@ def test_every_level_takes_the_content_outside(scene):
 @pytest.mark.parametrize("size", [(64, 96), (33, 50), (128, 192), (7, 5)])
 def test_masks_of_any_resolution_are_resized_by_area(scene, size):
     mask = torch.rand(1, *size, generator=scene.generator)
-    expected = scene.pack.core.masks.resize_by_area(mask[0], *SIZE)
+    expected = scene.pack.core.masks.mask.resize_by_area(mask[0], *SIZE)
     given = scene.sample(styles=scene.styles(mask), outside="content")
     assert torch.equal(given, scene.sample(styles=scene.styles(expected[None]), outside="content"))
 
@@ -246,7 +246,7 @@ def test_growth_and_feather_are_in_pixels_of_the_picture(scene):
     small, large = torch.zeros(1, 32, 48), torch.zeros(1, 64, 96)
     small[:, 12:20, 16:28], large[:, 16:48, 24:64] = 1.0, 1.0
     grown = scene.sample(styles=scene.styles(small), mask_grow=8)
-    direct = scene.sample(styles=scene.styles(scene.pack.core.masks.grow(cells_of(small), 8)[None]))
+    direct = scene.sample(styles=scene.styles(scene.pack.core.masks.mask.grow(cells_of(small), 8)[None]))
     assert torch.equal(grown, direct)
     soft = scene.sample(styles=scene.styles(large), mask_feather=6)
     assert not torch.equal(soft, scene.sample(styles=scene.styles(large)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_refusals(pack, turns, words):
 
 def bar(pack, chart, schedule, step):
     """(index of the entry, or None; signed height in strength) of a step's bar, measured in the picture's pixels."""
-    module, drawing = pack.host_chart, pack.host_drawing
+    module, drawing = pack.drawing.schedule_chart, pack.drawing.canvas
     frame = module.frame_of(schedule)
     column = chart[: module.TOP + module.PLOT + 2, round(frame.x(step + 0.4))].astype(int)
     for index in range(len(schedule.entries)):
@@ -108,7 +109,7 @@ def test_every_bar_is_the_strength_of_its_step(pack, turns):
 
 def test_gaps_are_grey_in_the_chart_and_long_runs_have_bars(pack):
     schedule, _, chart = chained(pack, turn(0, 300), turn(400, 999, name="\u58a8" * 80))
-    module = pack.host_chart
+    module = pack.drawing.schedule_chart
     frame = module.frame_of(schedule)
     assert chart.shape[1] == 720
     assert tuple(chart[round(frame.y(0)) - 6, round(frame.x(350))]) == pytest.approx(module.BASE, abs=1)
@@ -131,7 +132,7 @@ def measured_text(monkeypatch, drawing, text, width):
 
 @pytest.mark.parametrize("letters", [100, 100_000])
 def test_a_long_text_is_cut_without_trying_every_letter(pack, monkeypatch, letters):
-    found, calls, width = measured_text(monkeypatch, pack.host_drawing, "word " * (letters // 5), 300.0)
+    found, calls, width = measured_text(monkeypatch, pack.drawing.canvas, "word " * (letters // 5), 300.0)
     assert found.startswith("word word")
     assert found.endswith("...")
     assert 270.0 < width <= 300.0
@@ -140,7 +141,7 @@ def test_a_long_text_is_cut_without_trying_every_letter(pack, monkeypatch, lette
 
 @pytest.mark.parametrize(("text", "width", "found"), [("ink", 300.0, "ink"), ("a\nb", 300.0, "a b"), ("ink", 2.0, "")])
 def test_a_text_that_fits_is_whole_and_in_one_line(pack, monkeypatch, text, width, found):
-    assert measured_text(monkeypatch, pack.host_drawing, text, width)[0] == found
+    assert measured_text(monkeypatch, pack.drawing.canvas, text, width)[0] == found
 
 
 def test_an_empty_strength_has_a_chart_too(pack):
@@ -150,21 +151,22 @@ def test_an_empty_strength_has_a_chart_too(pack):
 
 @pytest.mark.parametrize(("steps", "apart"), [(1, 1), (10, 1), (11, 2), (50, 5), (51, 10), (100, 10), (999, 100)])
 def test_marks_of_the_step_axis(pack, steps, apart):
-    assert pack.host_chart.tick_step(steps) == apart
+    assert pack.drawing.schedule_chart.tick_step(steps) == apart
 
 
 def test_a_style_takes_a_schedule(pack):
     schedule = chained(pack, turn(0, 2), turn(2, 4))[0]
-    (chain,), words, _ = rb.run(pack.style.StyleNode, lora=schedule, positive=rb.PROMPT, strength=1.0)
+    (chain,), words, _ = rb.run(pack.pipeline.style.StyleNode, lora=schedule, positive=rb.PROMPT, strength=1.0)
     assert chain[0].lora is schedule
     assert "2 LoRAs in turn" in words
 
 
-@pytest.mark.parametrize("module", ["switch.LoraSwitch", "ramp.SpatialRampMask", "preview.PreviewStyles",
-                                    "paste.PasteContent", "style.StyleNode"])  # fmt: skip
-def test_every_input_and_output_explains_itself(pack, module):
-    name, node = module.split(".")
-    schema = getattr(getattr(pack, name), node).define_schema()
+def test_every_input_and_output_explains_itself(pack):
+    for node in asyncio.run(pack.extension.DiffStylerExtension().get_node_list()):
+        explains_itself(node.define_schema())
+
+
+def explains_itself(schema):
     assert [slot.id for slot in schema.inputs if not slot.tooltip] == []
     assert [slot.id for slot in schema.outputs if not slot.tooltip] == []
     assert schema.description

@@ -15,7 +15,7 @@ from test_regions import SIZE, Scene, cells
 
 def switch(scene, *entries):
     """A schedule of (number of the LoRA, start, end[, strength])."""
-    module = scene.pack.core.lora_schedule
+    module = scene.pack.core.lora.schedule
     rows = [(i, start, end, *(rest or (1.0,))) for i, start, end, *rest in entries]
     made = (module.LoraEntry(scene.loras[i], strength, a, b, f"style {i}") for i, a, b, strength in rows)
     return module.LoraSchedule(tuple(made))
@@ -67,7 +67,7 @@ def test_an_empty_window_is_the_base_model(scene):
 
 
 def test_ramps_change_the_strength_step_by_step(scene):
-    module = scene.pack.core.lora_schedule
+    module = scene.pack.core.lora.schedule
     ramped = module.LoraSchedule((module.LoraEntry(scene.loras[0], 1.0, 0, 4, "a", ramp_in=1, ramp_out=2),))
     by_hand = switch(scene, *((0, i, i + 1, s) for i, s in enumerate((0.5, 1.0, 2 / 3, 1 / 3))))
     assert torch.equal(scene.sample(lora=ramped), scene.sample(lora=by_hand))
@@ -91,7 +91,7 @@ def test_switching_copies_no_weight(scene, monkeypatch):
     """Rows as without a switch; no weight patched, moved or replaced; each LoRA is made ready once."""
     weights = {n: (p.data_ptr(), p.clone()) for n, p in scene.model.model.named_parameters()}
     made = itertools.count()
-    lora_class = scene.pack.host_lora.ForwardLora
+    lora_class = scene.pack.host.lora.adapters.ForwardLora
     make = lora_class.__init__
     monkeypatch.setattr(lora_class, "__init__", lambda self, *a, **k: (next(made), make(self, *a, **k))[1])
     patched = []
@@ -123,7 +123,7 @@ def test_a_schedule_beyond_the_run_is_refused(scene, entries, words):
 def test_a_lora_of_another_family_in_a_schedule_is_named(scene):
     other = steps.random_lora(scene.pack, tiny.make_model("sdxl"), 1)
     foreign = {f"{key}.x": value for key, value in other.items()}
-    module = scene.pack.core.lora_schedule
+    module = scene.pack.core.lora.schedule
     schedule = module.LoraSchedule((module.LoraEntry(foreign, 1.0, 0, 2, "foreign"),))
     with pytest.raises(ValueError, match=r"style 1, 'foreign' at steps 0\.\.2 matches 0 layers"):
         scene.sample(styles=steps.chain(scene.pack, {"lora": schedule, "positive": scene.positive}))

@@ -162,7 +162,7 @@ def test_pictures_are_resized_before_they_are_encoded(pack, monkeypatch, height,
 def test_every_picture_of_a_batch_is_used(pack):
     pictures = picture(1, 64, 64, 3)
     with torch.inference_mode(False):
-        draw, shape, _ = pack.host_training.latent_source(tiny.make_vae(), tiny.make_model("small"), pictures)
+        draw, shape, _ = pack.host.training.unet_copy.latent_source(tiny.make_vae(), tiny.make_model("small"), pictures)
         generator = torch.Generator().manual_seed(0)
         drawn = torch.cat([draw(1, generator) for _ in range(40)])
     assert shape == (4, 8, 8)
@@ -175,7 +175,7 @@ def test_shrinking_keeps_means_and_crops_the_centre(pack, height, width):
     pixels = picture(4, height, width)
     side = min(height, width)
     resolution = side // 2
-    made = pack.host_training.prepare_pictures(pixels, resolution)
+    made = pack.host.training.unet_copy.prepare_pictures(pixels, resolution)
     top, left = (height - side) // 2, (width - side) // 2
     centre = pixels[:, top : top + side, left : left + side]
     means = centre.unflatten(1, (resolution, 2)).unflatten(3, (resolution, 2)).mean(dim=(2, 4))
@@ -190,7 +190,7 @@ def test_a_posterior_gives_a_fresh_latent_each_time(pack, posterior):
         vae.first_stage_model.quant_conv.bias[4:] = torch.tensor([-4.0, -2.0, 2.0, 3.0])
     model, pictures = tiny.make_model("small"), picture(1)
     with torch.inference_mode(False):
-        draw, *_ = pack.host_training.latent_source(vae, model, pictures)
+        draw, *_ = pack.host.training.unet_copy.latent_source(vae, model, pictures)
         drawn = draw(64, torch.Generator().manual_seed(0)) / model.model.process_latent_in(torch.ones(1))
     if not posterior:
         assert torch.equal(drawn, drawn[:1].expand_as(drawn))
@@ -219,19 +219,19 @@ def test_training_teaches_the_picture(pack, seed, measured):
     settings = {"rank": 8, "alpha": 8.0, "steps": 60, "batch_size": 4, "save": False, "learning_rate": 1e-2}
     lora, losses, _ = steps.train(pack, model, vae, picture(seed), prompt, **settings)
     assert len(losses["loss"]) == 60
-    abar = torch.tensor(pack.host_model.abar_of(model))
+    abar = torch.tensor(pack.host.model.abar_of(model))
     latents = model.model.process_latent_in(vae.encode(picture(seed))).expand(16, -1, -1, -1)
-    unet, forward = model.model.diffusion_model, pack.host_lora.ForwardLora(model, lora, 1.0)
+    unet, forward = model.model.diffusion_model, pack.host.lora.adapters.ForwardLora(model, lora, 1.0)
 
     def loss() -> float:
         generator = torch.Generator().manual_seed(0)
         context = prompt[0][0].expand(16, -1, -1)
-        rows = pack.core.train.diffusion_loss(
+        rows = pack.core.training.train.diffusion_loss(
             lambda z, t: unet(z, t.float(), context=context), latents, abar, "eps", generator
         )
         return rows.mean().item()
 
     before = loss()
-    with pack.host_lora.loras_applied(unet, [forward]):
+    with pack.host.lora.adapters.loras_applied(unet, [forward]):
         after = loss()
     measured("loss with the LoRA over loss without", after / before, at_most=0.97)

@@ -66,8 +66,8 @@ class Stock:
 
     def there_and_back(self, latent: Tensor, how: Inversion) -> np.ndarray:
         """The latent inverted with an empty prompt and sampled back, as DDIM Invert does it."""
-        schedule = self.pack.host_model.schedule_of(self.model, how.steps, how.spacing)
-        inversion, empty = self.pack.host_inversion, self.prompt("")
+        schedule = self.pack.host.model.schedule_of(self.model, how.steps, how.spacing)
+        inversion, empty = self.pack.host.sampling.inversion, self.prompt("")
         _, noise = inversion.invert_latent(self.model, latent, empty, schedule, how.refinements)
         return self.decode(inversion.reconstruct_latent(self.model, noise, empty, schedule))
 

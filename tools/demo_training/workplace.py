@@ -35,9 +35,11 @@ def use_host() -> None:
 
 
 def demo_model() -> ModuleType:
-    """The pack's nodes/demo_model.py, loaded by path: `nodes` is the host's module name."""
+    """The pack's nodes/host/demo_model.py, loaded by path: `nodes` is the host's module name."""
     if "diffstyler_demo_model" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("diffstyler_demo_model", PACK / "nodes" / "demo_model.py")
+        spec = importlib.util.spec_from_file_location(
+            "diffstyler_demo_model", PACK / "nodes" / "host" / "demo_model.py"
+        )
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

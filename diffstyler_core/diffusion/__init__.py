@@ -1,0 +1,1 @@
+"""Noise schedules, DDIM both ways, the content's trajectory."""

@@ -1,0 +1,1 @@
+"""What is captured of the content, and how it is injected."""

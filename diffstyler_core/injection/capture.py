@@ -1,0 +1,120 @@
+"""The content's features and attention along its trajectory, and where they are kept (method.md section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..diffusion.trajectory import Trajectory
+from ..lora.schedule import Lora, LoraSchedule
+from .plan import InjectionPlan
+from .settings import InjectionSettings
+from .sites import Site, format_layers
+from .size import split
+from .store import STORAGES as STORAGES
+from .store import DiskStore as DiskStore
+from .store import MemoryStore as MemoryStore
+from .store import Storage as Storage
+from .taps import SiteTensors
+
+
+@dataclass(frozen=True)
+class CaptureRequest:
+    """Which sites are taken, for how many of the first steps. Only what a window can use is worth taking."""
+
+    feature_sites: tuple[Site, ...]
+    attention_sites: tuple[Site, ...]
+    feature_steps: int
+    attention_steps: int
+
+    def check(self, steps: int) -> None:
+        """Raises ValueError when a number of steps lies outside 0..steps or nothing at all is asked for."""
+        for name in ("feature_steps", "attention_steps"):
+            if not 0 <= getattr(self, name) <= steps:
+                raise ValueError(
+                    f"{name} must lie in 0..{steps} (the trajectory's steps), got {getattr(self, name)}. "
+                    f"Lower {name}, or invert with more steps."
+                )
+        if not any(self.sites_at(step) for step in range(steps)):
+            raise ValueError("nothing to capture: no layers, or 0 steps. Name layers and keep at least one step.")
+
+    def sites_at(self, step: int) -> tuple[Site, ...]:
+        """The sites taken at this step, in storage order."""
+        features = self.feature_sites if step < self.feature_steps else ()
+        return features + (self.attention_sites if step < self.attention_steps else ())
+
+    def steps(self) -> int:
+        """How many first steps have anything to take."""
+        feature_steps = self.feature_steps if self.feature_sites else 0
+        return max(feature_steps, self.attention_steps if self.attention_sites else 0)
+
+
+class ContentRun(NamedTuple):
+    """What the content's own run is predicted with; opaque here but for the LoRA.
+
+    conditioning: its prompt. lora, strength: acting in the UNet that the content is shown to, None for none.
+    model: that UNet, kept only where the run is to be repeated ('recompute').
+    """
+
+    conditioning: object
+    lora: Lora | LoraSchedule | None = None
+    strength: float = 1.0
+    model: object = None
+
+
+class _Fields(NamedTuple):
+    trajectory: Trajectory
+    request: CaptureRequest
+    source: ContentRun
+    store: MemoryStore | DiskStore | None
+
+
+class Capture(_Fields):
+    """A capture request, its result, and the trajectory it belongs to. Store None: recomputed while sampling.
+
+    source: what the content was predicted with, as the node that samples needs it to recompute.
+    """
+
+    __slots__ = ()
+
+    def at(self, step: int) -> Mapping[Site, SiteTensors]:
+        """What was taken at this step. Raises ValueError when the store is 'recompute'."""
+        if self.store is None:
+            raise ValueError("this capture stores nothing; it is recomputed while sampling.")
+        return split(self.store.tensors(step), self.request.sites_at(step))
+
+    def plan(self, settings: InjectionSettings) -> InjectionPlan:
+        """What the settings mean for this capture. Raises ValueError for what they need and it lacks."""
+        request = self.request
+        plan = settings.plan(self.trajectory.schedule.steps, request.feature_sites, request.attention_sites)
+        self.check_covers(plan)
+        return plan
+
+    def check_covers(self, plan: InjectionPlan) -> None:
+        """Raises ValueError that names what the plan needs and this capture lacks, before any work starts."""
+        for step, t in enumerate(self.trajectory.schedule.timesteps):
+            lacking = plan.sites_at(step, t) - set(self.request.sites_at(step))
+            if lacking:
+                raise ValueError(self._lack(min(lacking), step, plan))
+            if isinstance(self.store, DiskStore) and plan.sites_at(step, t):
+                self.store.require(step)
+
+    def _lack(self, site: Site, step: int, plan: InjectionPlan) -> str:
+        feature = site.kind == "feature"
+        taken = self.request.feature_sites if feature else self.request.attention_sites
+        if site not in taken:
+            layers = format_layers(tuple(s.layer for s in taken if s.kind == site.kind)) or "none"
+            return f"the plan injects the {site}, which was not captured (captured {site.kind} layers: {layers})."
+        name = "feature_steps" if feature else "attention_steps"
+        kept = getattr(self.request, name)
+        why = "" if feature or plan.mode == "fixed" else " (adaptive attention blends up to the last step)"
+        return (
+            f"step {step} injects the {site}{why}, but only the first {kept} steps were captured. "
+            f"Capture more steps, or lower the sampler's window{'' if feature else ' or use fixed attention'}."
+        )
+
+
+def flatten(taken: Mapping[Site, SiteTensors], sites: tuple[Site, ...]) -> SiteTensors:
+    """One step's tensors in storage order."""
+    return tuple(t for site in sites for t in taken[site])

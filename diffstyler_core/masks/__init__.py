@@ -1,0 +1,1 @@
+"""Masks, and the objects that prompts choose."""

@@ -1,0 +1,1 @@
+"""Figures of two pictures, or of two sets."""

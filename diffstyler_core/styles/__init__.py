@@ -1,0 +1,1 @@
+"""Styles and the regions that they share a picture by."""

@@ -1,0 +1,62 @@
+"""A style: what acts (a LoRA or a switch of LoRAs), with which prompt, with what injected, and where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..injection.capture import Capture
+from ..injection.settings import InjectionSettings
+from ..lora.schedule import Lora, LoraSchedule
+from ..masks.mask import fit_mask, one_mask
+from .regions import Regions, share, style_of_the_rest
+
+
+class Style(NamedTuple):
+    """One region's style (DiffStyler 2026, eq. 8: theta + d_i, c_i, M_i, f_i, A_i).
+
+    lora: a LoRA for all steps, a schedule of LoRAs, or None for the base model. strength: of it; times a schedule
+    entry's own. positive: its prompt's conditioning, opaque here. mask: [H, W] in 0..1 of any resolution; None: the
+    rest of the picture. features, injection: its own capture and settings; None: those of the run.
+    """
+
+    lora: Lora | LoraSchedule | None
+    positive: object
+    strength: float = 1.0
+    mask: Tensor | None = None
+    features: Capture | None = None
+    injection: InjectionSettings | None = None
+
+
+Styles = tuple[Style, ...]
+
+
+def add_style(styles: Styles, style: Style) -> Styles:
+    """The chain with one more style.
+
+    Raises ValueError for a strength or mask that is none, or a second style without a mask.
+    """
+    number = len(styles) + 1
+    if not math.isfinite(style.strength):
+        raise ValueError(f"strength of style {number} must be a number, got {style.strength}.")
+    if style.mask is None:
+        style_of_the_rest([s.mask for s in (*styles, style)])
+        return (*styles, style)
+    return (*styles, style._replace(mask=one_mask(style.mask, f"mask of style {number}")))
+
+
+def masks_of(
+    styles: Sequence[Style], size: tuple[int, int], picture: tuple[int, int], grow: int = 0, feather: int = 0
+) -> list[Tensor | None]:
+    """The styles' masks at ``size`` (height, width), grown and feathered in pixels of ``picture``."""
+    return [None if s.mask is None else fit_mask(s.mask, size, picture, grow, feather) for s in styles]
+
+
+def regions_of(
+    styles: Sequence[Style], latent: tuple[int, int], picture: tuple[int, int], grow: int = 0, feather: int = 0
+) -> Regions:
+    """The styles' shares at ``latent`` (height, width), masks grown and feathered in pixels of ``picture``."""
+    return share(masks_of(styles, latent, picture, grow, feather), *latent)

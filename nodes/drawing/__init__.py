@@ -1,0 +1,1 @@
+"""Pictures that nodes show: charts, plots, sheets. Knows no host."""

@@ -1,0 +1,1 @@
+"""Measures and what they look like, one node a file."""

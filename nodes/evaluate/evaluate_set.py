@@ -1,0 +1,153 @@
+"""Evaluate Set: the scores that papers report, of a folder of results with their contents and styles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.utils
+from comfy_api.latest import io
+
+from ...diffstyler_core.evaluation.analysis import csv_text
+from ...diffstyler_core.metrics.pixels import NotAvailable
+from ..host import text as host_text
+from ..host.evaluation.measures import Tools, attempt
+from ..host.evaluation.set_features import KeptFeatures
+from ..host.evaluation.set_files import GRAMMAR, digest, folder_of, make_plan, pictures_in, plain_parts
+from ..host.evaluation.set_run import METRICS, Evaluation, Settings
+from ..host.evaluation.set_summary import describe, scores_of, scores_table
+from ..host.evaluation.set_table import PairTable, output_file, write_text
+from ..host.inputs import require_text
+from ..host.networks.clip_scores import ClipScores, fingerprint
+from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names, weight_stamp
+from ..host.networks.inception import Inception
+from ..host.networks.perceptual import Lpips
+from ..inputs.features import ANALYSIS
+
+FOLDERS = ("results_folder", "content_folder", "style_folder")
+LONGEST_PATH = 1000
+
+
+def settings_of(size: int, lpips_weights: str, clip_vision: Any) -> Settings:
+    """What the figures need. Raises ValueError for a size below 0 and for what is no CLIP."""
+    if size < 0:
+        raise ValueError(f"size must be 0 (pictures as they are) or more, got {size}. The field uses 512.")
+    lpips = attempt(lambda: Lpips(weight_file(LPIPS, lpips_weights)))
+    clip = attempt(lambda: ClipScores(clip_vision))
+    lpips_of = NONE if isinstance(lpips, NotAvailable) else digest(weight_file(LPIPS, lpips_weights))
+    clip_of = NONE if isinstance(clip, NotAvailable) else fingerprint(clip_vision)
+    return Settings(size, Tools(lpips, clip), f"lpips {lpips_of} clip {clip_of}")
+
+
+def features_of(fid_weights: str, folder: Path, size: int) -> KeptFeatures:
+    """What gives Inception features. Raises NotAvailable where there is no network."""
+    weights = weight_file(FID, fid_weights)
+    return KeptFeatures(folder, Inception(weights), digest(weights), size)
+
+
+def listing(name: str | None, widget: str) -> str:
+    """A folder's pictures with their times and sizes; empty for no folder, which executing refuses."""
+    try:
+        files = [(file, file.stat()) for file in pictures_in(folder_of(name or "", widget))[0]]
+    except (ValueError, OSError):
+        return ""
+    return " ".join(f"{file}:{stat.st_mtime_ns}:{stat.st_size}" for file, stat in files)
+
+
+class EvaluateSet(io.ComfyNode):
+    """FID, ArtFID and the figures of every pair of a folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffStyler_EvaluateSet",
+            display_name="Evaluate Set",
+            category=ANALYSIS,
+            description="Measures a folder of results against their contents and styles, as papers do: FID, ArtFID, "
+            f"LPIPS, CLIP, and a table of all pairs. Results are named {GRAMMAR}. It can be interrupted and goes on.",
+            search_aliases=["fid", "artfid", "lpips", "benchmark", "metrics", "evaluate folder", "diffstyler"],
+            inputs=[
+                io.String.Input(
+                    "results_folder",
+                    default="output/results",
+                    tooltip=f"Folder below ComfyUI's output, input or temp, with pictures named {GRAMMAR}.",
+                ),
+                io.String.Input(
+                    "content_folder", default="input/contents", tooltip="Folder of the contents, named as in results."
+                ),
+                io.String.Input(
+                    "style_folder", default="input/styles", tooltip="Folder of the style pictures, named as in results."
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="diffstyler/evaluation",
+                    tooltip="The tables' name below ComfyUI's output. Of the same name, a table is continued.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=0,
+                    max=4096,
+                    tooltip="Pixels that every picture's shorter side is scaled to; 0: none is scaled. The field: 512.",
+                ),
+                io.Combo.Input(
+                    "lpips_weights",
+                    options=weight_names(LPIPS),
+                    tooltip="AlexNet, VGG16 or SqueezeNet of torchvision in models/lpips. The field uses AlexNet. "
+                    "Nothing is downloaded.",
+                ),
+                io.Combo.Input(
+                    "fid_weights",
+                    options=weight_names(FID),
+                    tooltip="Inception in models/fid: ArtFID's own, as style transfer papers use, or FID's standard "
+                    "one. Nothing is downloaded.",
+                ),
+                io.ClipVision.Input("clip_vision", optional=True, tooltip="Load CLIP Vision, for CLIP similarity."),
+            ],
+            outputs=[
+                io.String.Output("summary", tooltip="The scores in words, and what was skipped or is not available."),
+                io.String.Output("scores", tooltip="The scores as a table; also in <filename_prefix>_scores.csv."),
+                io.String.Output("pairs", tooltip="All pairs' figures as a table; also in <filename_prefix>.csv."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # it runs when nothing follows it
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, lpips_weights: str | None = None, fid_weights: str | None = None, **rest: Any) -> str:
+        """Pictures and weights that were added or changed are other figures, though the names are the same."""
+        weights = [weight_stamp(LPIPS, lpips_weights), weight_stamp(FID, fid_weights)]
+        return " ".join([*weights, *(listing(rest.get(widget), widget) for widget in FOLDERS)])
+
+    @classmethod
+    def execute(
+        cls,
+        results_folder: str,
+        content_folder: str,
+        style_folder: str,
+        filename_prefix: str,
+        size: int,
+        lpips_weights: str,
+        fid_weights: str,
+        clip_vision: Any = None,
+    ) -> io.NodeOutput:
+        names = (results_folder, content_folder, style_folder)
+        for widget, text in zip((*FOLDERS, "filename_prefix"), (*names, filename_prefix), strict=True):
+            require_text(text, widget, LONGEST_PATH)
+        plan = make_plan(*(folder_of(name, widget) for name, widget in zip(names, FOLDERS, strict=True)))
+        table = PairTable(output_file(filename_prefix, ".csv"), [metric.key for metric in METRICS])
+        settings = settings_of(size, lpips_weights, clip_vision)
+        features = attempt(lambda: features_of(fid_weights, output_file(filename_prefix, "_features"), size))
+        progress, total, node_id = comfy.utils.ProgressBar(len(plan.tasks)), len(plan.tasks), host_text.id_of(cls)
+
+        def on_pair(number: int) -> None:
+            progress.update_absolute(number, total)
+            host_text.say(node_id, f"pair {number} of {total}")
+
+        folder = "/".join(plain_parts(results_folder, "results_folder"))
+        done = Evaluation(folder, table, settings, features).run(plan, on_pair)
+        scores = scores_of(done, "" if isinstance(features, NotAvailable) else features.name)
+        text, scores_csv = describe(plan, done, scores), scores_table(scores)
+        write_text(output_file(filename_prefix, "_scores.csv"), scores_csv)
+        pairs = csv_text(table.columns, [[row[name] for name in table.columns] for row in done.rows])
+        return host_text.output(text, scores_csv, pairs, text=text, node=cls)

@@ -1,0 +1,1 @@
+"""What the pack brings to try it on."""

@@ -1,0 +1,1 @@
+"""All that knows ComfyUI, apart from the schema classes in the nodes."""

@@ -1,0 +1,1 @@
+"""Style LoRAs in the forward pass of the host's UNets."""

@@ -1,0 +1,138 @@
+"""Style LoRAs in the forward pass: no weight of the model is patched, and none needs restoring."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import safetensors.torch
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.model_patcher import ModelPatcher
+from comfy.weight_adapter import WeightAdapterBase
+from comfy.weight_adapter.bypass import BypassForwardHook
+from torch import Tensor, nn
+
+from ....diffstyler_core.lora.schedule import Lora
+from ..inputs import require_text
+from .check import PREFIX, checked_adapters
+
+log = logging.getLogger(__name__)
+
+Forward = Callable[..., Tensor]
+
+NO_LORA = "none"
+LONGEST_PATH = 4096
+"""Letters of a file's name with its folders, as far as systems take them."""
+
+
+def lora_names() -> list[str]:
+    """The files of models/loras that this pack opens: safetensors only."""
+    return [name for name in folder_paths.get_filename_list("loras") if name.endswith(".safetensors")]
+
+
+def lora_from_file(name: str) -> Lora:
+    """The LoRA of a file in models/loras, in memory: a file that changes while it is in use changes nothing.
+
+    Raises ValueError for another type, a name that no file can have, a missing or an unreadable file.
+    """
+    if not name.endswith(".safetensors"):
+        raise ValueError(f"lora_name must be a .safetensors file, got {name!r:.100}: convert it first.")
+    require_text(name, "lora_name", LONGEST_PATH)
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        raise ValueError(f"lora_name: there is no {name!r} in models/loras; refresh the list and choose another.")
+    try:
+        return safetensors.torch.load(Path(path).read_bytes())
+    except Exception as error:
+        raise ValueError(
+            f"lora_name: {name!r} cannot be read as safetensors ({error}). Train or fetch it again."
+        ) from error
+
+
+class ForwardLora:
+    """A LoRA on one model at one strength, applied as ``g(f(x) + strength * h(x))`` by the host's own adapters.
+
+    notes: lines on what of it is not applied here, for the node to show.
+    Raises ValueError for what would not act as in the weights (host_lora_check).
+    """
+
+    def __init__(self, model: ModelPatcher, lora: Lora, strength: float, name: str = "the style LoRA") -> None:
+        self._adapters, self.notes = checked_adapters(model, lora, name)
+        self._resident: dict[str, WeightAdapterBase] = {}
+        self._strength = strength
+
+    def at(self, strength: float) -> ForwardLora:
+        """The same LoRA at another strength; the weights are shared."""
+        other = copy.copy(self)
+        other._strength = strength
+        return other
+
+    def release(self) -> None:
+        """Forgets the copies of the weights on the computing device, at every strength."""
+        self._resident.clear()
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """Paths of the layers in the UNet that it acts on."""
+        return frozenset(key.removeprefix(PREFIX) for key in self._adapters)
+
+    def forward_of(self, module: nn.Module, layer: str) -> Forward:
+        """A forward of ``module`` with this LoRA around the one that it has now. The module itself stays as it is."""
+        moved = self._resident.get(layer, self._adapters[PREFIX + layer])
+        adapter = copy.copy(moved)  # the hook writes its strength and its place on it
+        with _forward_kept(module):
+            hook = BypassForwardHook(module, adapter, self._strength)
+            hook.inject()  # also moves the adapter to the computing device
+            self._resident[layer] = adapter
+            return module.forward
+
+
+@contextmanager
+def _forward_kept(module: nn.Module) -> Iterator[None]:
+    """Puts a module's forward back, whether it is the class's own or an instance attribute."""
+    own = module.__dict__.get("forward")
+    try:
+        yield
+    finally:
+        module.__dict__.pop("forward", None)
+        if own is not None:
+            module.__dict__["forward"] = own
+
+
+@contextmanager
+def loras_applied(unet: UNetModel, loras: Sequence[ForwardLora | None]) -> Iterator[None]:
+    """The UNet runs with loras[i] on the i-th of as many equal chunks of its batch, and is as it was afterwards."""
+    acting = {id(lora): lora for lora in loras if lora is not None}
+    with ExitStack() as stack:
+        for layer in sorted(frozenset().union(*(lora.layers for lora in acting.values()))):
+            module = unet.get_submodule(layer)
+            forwards: dict[int, Forward] = {
+                key: lora.forward_of(module, layer) for key, lora in acting.items() if layer in lora.layers
+            }
+            chunks = [forwards.get(id(lora), module.forward) for lora in loras]
+            stack.enter_context(_forward_kept(module))
+            module.forward = _by_chunk(chunks)
+        yield
+
+
+def _by_chunk(forwards: Sequence[Forward]) -> Forward:
+    """One forward for a batch of equal chunks; neighbours with the same forward run together."""
+    runs = [(forward, len(list(group))) for forward, group in groupby(forwards)]
+    if len(runs) == 1:
+        return runs[0][0]
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        size, odd = divmod(x.shape[0], len(forwards))
+        if odd:
+            raise RuntimeError(f"a batch of {x.shape[0]} rows cannot be shared by {len(forwards)} prompts of one size.")
+        parts = x.split([size * count for _, count in runs])
+        return torch.cat([f(part, *args, **kwargs) for (f, _), part in zip(runs, parts, strict=True)])
+
+    return forward

@@ -1,0 +1,84 @@
+"""Which LoRA acts at which step of a run, made ready for the forward pass (DiffStyler 2026, eq. 9)."""
+
+from __future__ import annotations
+
+import os
+
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+
+from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
+from ..inputs import require_text
+from .adapters import LONGEST_PATH, NO_LORA, ForwardLora, lora_from_file
+
+STRONGEST = 4.0
+"""The largest strength, either way, that the nodes take."""
+
+
+class LoraRun:
+    """The LoRA of every step: one, a schedule's, or none (the base model). Each is read and checked once.
+
+    Raises ValueError when a LoRA does not fit the model, or a schedule reaches beyond the run. ``name`` is what errors
+    call the input.
+    """
+
+    def __init__(
+        self, model: ModelPatcher, lora: Lora | LoraSchedule | None, strength: float, name: str, steps: int
+    ) -> None:
+        schedule = lora if isinstance(lora, LoraSchedule) else LoraSchedule(())
+        if lora is not None and not isinstance(lora, LoraSchedule):
+            schedule = LoraSchedule.constant(lora, 1.0, steps)
+        schedule.check(steps)
+        several = isinstance(lora, LoraSchedule)
+        self._strength = strength
+        self._schedule = schedule
+        self._ready = {
+            entry.start_at_step: ForwardLora(model, entry.lora, 1.0, f"{name}, {entry}" if several else name)
+            for entry in schedule.entries
+        }
+
+    def at(self, step: int) -> ForwardLora | None:
+        """The LoRA of a step at its strength there; None where the base model acts."""
+        entry = self._schedule.at(step)
+        if entry is None:
+            return None
+        strength = entry.strength_at(step) * self._strength
+        return None if strength == 0.0 else self._ready[entry.start_at_step].at(strength)
+
+    @property
+    def bare(self) -> bool:
+        """Whether no LoRA acts at any step."""
+        return self._strength == 0.0 or not any(entry.strength for entry in self._schedule.entries)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the LoRAs is not applied here, in words."""
+        return tuple(note for lora in self._ready.values() for note in lora.notes)
+
+    def release(self) -> None:
+        """Forgets what the run put on the computing device."""
+        for lora in self._ready.values():
+            lora.release()
+
+
+def wired_or_file(lora: Lora | LoraSchedule | None, lora_name: str) -> tuple[Lora | LoraSchedule | None, str]:
+    """(the one LoRA that was given by a wire or as a file of models/loras, what to call it); None for neither.
+
+    Raises ValueError when both were given, or the file cannot be read.
+    """
+    if lora is not None and lora_name != NO_LORA:
+        raise ValueError(
+            f"lora and lora_name: both a wired LoRA and the file {lora_name!r} were given. "
+            f"Set lora_name to '{NO_LORA}', or unplug lora."
+        )
+    if lora_name != NO_LORA:
+        return lora_from_file(lora_name), f"lora_name: {lora_name!r}"
+    return lora, "lora"
+
+
+def file_fingerprint(lora_name: str) -> str:
+    """A changed file is another LoRA, though its name is the same."""
+    if lora_name == NO_LORA:
+        return ""
+    path = folder_paths.get_full_path("loras", require_text(lora_name, "lora_name", LONGEST_PATH))
+    return "" if path is None else f"{os.stat(path).st_mtime_ns}"

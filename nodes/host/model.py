@@ -1,0 +1,170 @@
+"""What the pack asks of a ComfyUI MODEL before it works with it: its UNet, its noise schedule, its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import comfy.model_sampling
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...diffstyler_core.diffusion.schedule import NoiseSchedule, Prediction, Spacing
+from ...diffstyler_core.injection.sites import Kind, UNetLayout
+
+
+def unet_of(model: ModelPatcher) -> UNetModel:
+    """The model's UNet. Raises ValueError for anything without a UNet decoder (Flux, SD3, ...)."""
+    unet = model.get_model_object("diffusion_model")
+    if not isinstance(unet, UNetModel):
+        raise ValueError(
+            f"model: DiffStyler needs a Stable Diffusion UNet (SD1.x, SD2.x, SDXL), got {type(unet).__name__}. "
+            "Transformer models such as Flux or SD3 have no decoder layers to capture; load another checkpoint."
+        )
+    return unet
+
+
+CACHES = {"EasyCacheHolder": "EasyCache", "LazyCacheHolder": "LazyCache"}
+TOKEN_PATCHES = {"HyperTile": "HyperTile", "TomePatchModel": "ToMe Patch Model"}
+
+
+def require_compatible(model: ModelPatcher, name: str = "model") -> None:
+    """Raises ValueError for the host's nodes that skip evaluations or rearrange attention's tokens at random.
+
+    EasyCache and LazyCache answer in the UNet's place, so nothing is captured or injected there. HyperTile and ToMe
+    draw anew at each call which tokens a query holds: captured ones belong to other places of the picture.
+    """
+    options = model.model_options.get("transformer_options", {})
+    holder = type(options.get("easycache")).__name__
+    if holder in CACHES:
+        raise ValueError(
+            f"{name} carries {CACHES[holder]}, which skips UNet evaluations, and with them what is captured and "
+            "injected there. Wire the MODEL from before that node."
+        )
+    for patch in options.get("patches", {}).get("attn1_patch", []):
+        node = getattr(patch, "__qualname__", "").split(".")[0]
+        if node in TOKEN_PATCHES:
+            raise ValueError(
+                f"{name} carries {TOKEN_PATCHES[node]}, which rearranges attention's tokens at random at each call: "
+                "captured attention would go to other places of the picture. Wire the MODEL from before that node."
+            )
+
+
+def layout_of(model: ModelPatcher) -> UNetLayout:
+    """Which sites the model's decoder has."""
+    blocks: dict[Kind, dict[int, int]] = {"feature": {}, "self-attention": {}, "cross-attention": {}}
+    for layer, block in enumerate(unet_of(model).output_blocks):
+        for module in block:
+            if isinstance(module, ResBlock):
+                blocks["feature"][layer] = 1
+            if isinstance(module, SpatialTransformer):
+                blocks["self-attention"][layer] = len(module.transformer_blocks)
+                blocks["cross-attention"][layer] = len(module.transformer_blocks)
+    return UNetLayout(blocks)
+
+
+def prediction_of(model: ModelPatcher) -> Prediction:
+    """What the UNet predicts. Raises ValueError for anything but eps and velocity, or without a UNet."""
+    unet_of(model)
+    sampling = model.get_model_object("model_sampling")
+    denoised = type(sampling).calculate_denoised
+    if denoised is comfy.model_sampling.V_PREDICTION.calculate_denoised:
+        return "v"
+    if denoised is comfy.model_sampling.EPS.calculate_denoised:
+        return "eps"
+    names = ", ".join(c.__name__ for c in type(sampling).__mro__[1:-1])
+    raise ValueError(
+        f"model: DDIM needs an eps or v-prediction model, got one sampled as {names}. "
+        "Remove the ModelSampling patch, or load another checkpoint."
+    )
+
+
+def abar_of(model: ModelPatcher) -> tuple[float, ...]:
+    """The model's table of cumulative alphas, in double precision. Raises ValueError when it has no such table."""
+    prediction_of(model)
+    sigmas = getattr(model.get_model_object("model_sampling"), "sigmas", None)
+    if sigmas is None or len(sigmas) != 1000:
+        raise ValueError("model: DDIM needs a schedule of 1000 training timesteps, and this model has none.")
+    return tuple((1.0 / (1.0 + sigmas.double() ** 2)).tolist())
+
+
+def schedule_of(model: ModelPatcher, steps: int, spacing: Spacing = "leading") -> NoiseSchedule:
+    """The schedule of an S-step run on this model."""
+    return NoiseSchedule.leading(abar_of(model), prediction_of(model), steps, spacing)
+
+
+def family_of(model: ModelPatcher) -> str:
+    """A name that two models share when one's latents and features mean something to the other."""
+    prediction, config = prediction_of(model), model.model.model_config
+    unet, noise = config.unet_config, float(model.get_model_object("model_sampling").sigma_max)
+    return (
+        f"{type(config).__name__} ({unet.get('in_channels')} latent channels, {unet.get('model_channels')} channels, "
+        f"context {unet.get('context_dim')}, {prediction}-prediction, noise up to {noise:.2f})"
+    )
+
+
+def require_family(model: ModelPatcher, family: str, what: str) -> None:
+    """Raises ValueError when ``what`` was made with a model of another family."""
+    if family != family_of(model):
+        raise ValueError(
+            f"{what} was made with another kind of model: {family}, and this model is {family_of(model)}. "
+            "Wire the same checkpoint (or one of its family) into both nodes."
+        )
+
+
+def identity(value: Any) -> str:
+    """SHA-256 over the content of nested containers of tensors and plain values, e.g. a CONDITIONING."""
+    digest = hashlib.sha256()
+    _feed(digest, value)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"T{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            digest.update(f"K{key}".encode())
+            _feed(digest, value[key])
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        digest.update(f"L{len(value)}".encode())
+        for item in value:
+            _feed(digest, item)
+    elif value is None or isinstance(value, (str, int, float, bool)):
+        digest.update(json.dumps(value).encode())
+    else:
+        digest.update(type(value).__qualname__.encode())
+
+
+def fingerprint(patcher: ModelPatcher, samples: int = 256) -> str:
+    """Identity of a model's weights, patches included, from a spread of values of every tensor.
+
+    Stable across restarts; reads a few hundred kB instead of the whole checkpoint.
+    """
+    digest = hashlib.sha256()
+    for key, (weight, *patches) in sorted(patcher.get_key_patches().items()):
+        digest.update(key.encode())
+        _feed(digest, _spread(weight[0], samples))
+        for strength, patch, *rest in patches:
+            _feed(digest, [float(strength), *_numbers(getattr(patch, "weights", patch), samples), *map(str, rest[:2])])
+    return digest.hexdigest()
+
+
+def _numbers(value: Any, samples: int) -> list[Tensor | float]:
+    """What a patch is made of: its tensors in samples, and plain numbers such as a LoRA's alpha."""
+    if isinstance(value, Tensor):
+        return [_spread(value, samples)]
+    if isinstance(value, (list, tuple)):
+        return [number for item in value for number in _numbers(item, samples)]
+    return [float(value)] if isinstance(value, (int, float)) else []
+
+
+def _spread(tensor: Tensor, samples: int) -> Tensor:
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // samples)].float()

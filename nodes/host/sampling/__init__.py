@@ -1,0 +1,1 @@
+"""The method's runs inside the host's guider and sampler machinery."""

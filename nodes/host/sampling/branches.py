@@ -1,0 +1,95 @@
+"""Branches: the predictions that are fused at every step, each with all that acts in it (DiffStyler 2026, eq. 8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ....diffstyler_core.diffusion.trajectory import Trajectory
+from ....diffstyler_core.injection.capture import Capture
+from ....diffstyler_core.injection.plan import InjectionPlan
+from ..inputs import Conditioning
+from ..lora.run import LoraRun
+from ..model import fingerprint, require_family
+
+
+class Content:
+    """A capture as a run on ``model`` over the levels of ``run`` uses it: stored, or to be recomputed at each step.
+
+    lora: what acts in the content's own run, where that is recomputed. ``name`` is what errors call the capture.
+
+    Raises ValueError for a capture of another kind of model, of other levels or another size, and for one to be
+    recomputed that was asked for on a MODEL of other weights than this.
+    """
+
+    def __init__(self, model: ModelPatcher, capture: Capture, run: Trajectory, name: str) -> None:
+        own, content = capture.trajectory, run.content
+        require_family(model, own.family, name)
+        if own.schedule.timesteps != run.schedule.timesteps:
+            raise ValueError(
+                f"{name}: captured over {own.schedule.steps} steps, and the sampler's features over "
+                f"{run.schedule.steps}. Invert both contents with the same number of steps."
+            )
+        if own.content.shape != content.shape:
+            raise ValueError(
+                f"{name}: captured from a content latent of {list(own.content.shape)}, and the sampler's "
+                f"features from {list(content.shape)}. Use contents of one size."
+            )
+        self.capture = capture
+        source = capture.source
+        if capture.store is None:
+            require_same_weights(model, source.model, name)
+        lora = source.lora if capture.store is None else None
+        self.lora = LoraRun(model, lora, source.strength, f"{name}: lora of its capture", run.schedule.steps)
+
+    def release(self) -> None:
+        """Forgets what the run put on the computing device."""
+        self.lora.release()
+
+
+class Injected(NamedTuple):
+    """What is injected into a branch's rows, and when."""
+
+    content: Content
+    plan: InjectionPlan
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One prediction of every evaluation.
+
+    share: [h, w], its part of the fused prediction; the branches' shares sum to one wherever the result counts.
+    lora: of each step. positive: its own prompt; None: the sampler's. injected: None injects nothing, as eq. 8's base
+    term has it.
+    """
+
+    share: Tensor
+    lora: LoraRun
+    positive: Conditioning | None = None
+    injected: Injected | None = None
+
+    def release(self) -> None:
+        """Forgets what the run put on the computing device."""
+        self.lora.release()
+        if self.injected is not None:
+            self.injected.content.release()
+
+
+def require_same_weights(model: ModelPatcher, captured: object, name: str) -> None:
+    """Raises ValueError when a capture to be recomputed was asked for on a MODEL of other weights than the run's.
+
+    The run's own network gives the recomputed row; only with the same weights is it what that MODEL would give.
+    """
+    if not isinstance(captured, ModelPatcher):
+        raise ValueError(f"{name}: the MODEL that it was captured with is not known any more. Capture again.")
+    unchanged = captured.is_clone(model) and captured.patches_uuid == model.patches_uuid
+    if captured.object_patches == model.object_patches and (unchanged or fingerprint(captured) == fingerprint(model)):
+        return
+    raise ValueError(
+        f"{name}: its storage is 'recompute', but Capture Features/Attention has another MODEL than this node "
+        "(another checkpoint, or a LoRA or patch on one of them). Wire the same MODEL into both, give Capture the LoRA "
+        "at its own input lora, or choose memory or disk there."
+    )

@@ -1,0 +1,116 @@
+"""What acts in the UNet during one evaluation, attached through the host's APPLY_MODEL wrapper.
+
+Everything is attached inside the call and detached in ``finally``; nothing stays on the MODEL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import comfy.model_patcher
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from ....diffstyler_core.injection.attention import attend_mixed
+from ....diffstyler_core.injection.sites import Kind, Site
+from ....diffstyler_core.injection.taps import ByChunk, Tap
+from ..lora.adapters import ForwardLora, loras_applied
+
+KEY = "diffstyler"
+ACTING = "diffstyler_acting"
+PATCH_NAMES: dict[Kind, str] = {"self-attention": "attn1", "cross-attention": "attn2"}
+
+Options = dict[str, Any]
+
+
+class Acting(NamedTuple):
+    """What acts in one chunk of a batch: a LoRA, and a tap that listens or injects."""
+
+    lora: ForwardLora | None = None
+    tap: Tap | None = None
+
+    def __bool__(self) -> bool:
+        return self.lora is not None or (self.tap is not None and bool(self.tap.sites))
+
+
+def acting_options(model_options: Options, everywhere: Acting, by_chunk: Sequence[Acting] = ()) -> Options:
+    """Model options of one evaluation: a copy of the received ones under which ``everywhere`` acts in all rows.
+
+    Where the transformer options of a batch name its chunks' own (under ACTING), those of ``by_chunk`` act instead.
+    """
+    if not any((everywhere, *by_chunk)):
+        return model_options
+    options = comfy.model_patcher.create_model_options_clone(model_options)
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _wrapper(everywhere), options, is_model_options=True)
+    return options
+
+
+def _wrapper(everywhere: Acting) -> Callable[..., Tensor]:
+    def apply_model(
+        executor: Any,
+        x: Tensor,
+        sigma: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: Options | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        unet, options = executor.class_obj.diffusion_model, transformer_options or {}
+        chunks: Sequence[Acting] = options.get(ACTING, (everywhere,))
+        tap = ByChunk([acting.tap for acting in chunks])
+        with loras_applied(unet, [acting.lora for acting in chunks]), _features_tapped(unet, tap):
+            return executor(x, sigma, c_concat, c_crossattn, control, _attention_tapped(options, tap), **kwargs)
+
+    return apply_model
+
+
+@contextmanager
+def _features_tapped(unet: UNetModel, tap: Tap) -> Iterator[None]:
+    """Hooks on the ResBlocks' ``out_layers``: the hidden state before the skip connection is added."""
+    handles = []
+    try:
+        for site in tap.sites:
+            if site.kind == "feature":
+                module = unet.output_blocks[site.layer][0].out_layers
+                handles.append(module.register_forward_hook(_feature_hook(tap, site)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _feature_hook(tap: Tap, site: Site) -> Callable[..., Tensor]:
+    return lambda module, args, output: tap.feature(site, output)
+
+
+def _attention_tapped(transformer_options: Options, tap: Tap) -> Options:
+    """A copy of the options whose attention replacements lead through the tap to whatever stood there before."""
+    sites = [s for s in tap.sites if s.kind != "feature"]
+    if not sites:
+        return transformer_options
+    options = {**transformer_options, "patches_replace": dict(transformer_options.get("patches_replace", {}))}
+    for site in sites:
+        patches = options["patches_replace"].setdefault(PATCH_NAMES[site.kind], {})
+        patches = options["patches_replace"][PATCH_NAMES[site.kind]] = dict(patches)
+        block = ("output", site.layer)
+        deep = (*block, site.depth)
+        patches[deep] = _attention_patch(tap, site, patches.get(deep, patches.get(block)))
+    return options
+
+
+def _attention_patch(tap: Tap, site: Site, previous: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+    def patch(q: Tensor, k: Tensor, v: Tensor, extra_options: Options) -> Tensor:
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if previous is not None:  # another pack owns this block: it gets the changed q and k
+                return previous(q, k, v, extra_options)
+            heads, precision = extra_options["n_heads"], extra_options["attn_precision"]
+            return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
+
+        return attend_mixed(tap.attention(site, q, k), q, k, v, attend)
+
+    return patch

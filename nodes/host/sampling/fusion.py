@@ -1,0 +1,81 @@
+"""Several styles in one evaluation: every branch predicted in one batch, fused by its share of the picture (eq. 8).
+
+Works through the host's CALC_COND_BATCH wrapper: the host's guidance, and whatever other packs hang on it, see one
+fused prediction for the positive and one for the negative side, as in a plain run. Guidance is linear, so fusing
+before it equals fusing after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import comfy.model_patcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from ....diffstyler_core.styles.regions import fuse
+from .forward import ACTING, KEY, Acting, Options, acting_options
+
+Processed = list[dict[str, Any]]
+"""A conditioning as the host's guider holds it during a run."""
+
+Prompts = dict[str, Processed]
+"""A run's "positive" and "negative" conditioning, as the host processed them together."""
+
+
+class BranchStep(NamedTuple):
+    """One branch at one step: where it counts, with which prompts, and what acts in its rows.
+
+    share: [h, w], its part of the fused prediction; the branches' shares sum to one wherever the result counts.
+    """
+
+    share: Tensor
+    prompts: Prompts
+    acting: Acting
+
+
+def fusing_options(model_options: Options, asked: Prompts, branches: Sequence[BranchStep]) -> Options:
+    """Model options under which every conditioning is predicted once per branch.
+
+    ``asked``: the prompts that the guider asks for; each branch answers with its own. Any other conditioning (one that
+    another pack asks for) is the same for all branches.
+    """
+    options = acting_options(model_options, branches[0].acting, [branch.acting for branch in branches])
+    if len(branches) == 1 and branches[0].prompts is asked:
+        return options
+    names = {entry.get("uuid"): name for name in ("positive", "negative") for entry in asked.get(name, ())}
+
+    def calculate(
+        executor: Any, model: Any, conds: list[Processed | None], x: Tensor, timestep: Tensor, options: Options
+    ) -> list[Tensor]:
+        def of_branch(branch: BranchStep, cond: Processed | None) -> Processed | None:
+            name = names.get(cond[0].get("uuid")) if cond else None
+            return cond if name is None else branch.prompts[name]
+
+        rows = [of_branch(branch, cond) for branch in branches for cond in conds]
+        out = executor(model, rows, x, timestep, _chunks_named(options, branches, len(conds)))
+        shares = [branch.share for branch in branches]
+        return [fuse(out[i :: len(conds)], shares) for i in range(len(conds))]
+
+    if options is model_options:
+        options = comfy.model_patcher.create_model_options_clone(model_options)
+    add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, calculate, options, is_model_options=True)
+    return options
+
+
+def _chunks_named(options: Options, branches: Sequence[BranchStep], count: int) -> Options:
+    """``cond_or_uncond`` as in a plain run for all that look at it, and beside it what acts in each chunk."""
+    outer = options.get("model_function_wrapper")
+
+    def call(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
+        chunks = args["cond_or_uncond"]
+        plain = [chunk % count for chunk in chunks]
+        acting = [branches[chunk // count].acting for chunk in chunks]
+        inner = {**args["c"]["transformer_options"], "cond_or_uncond": plain, ACTING: acting}
+        args = {**args, "cond_or_uncond": plain, "c": {**args["c"], "transformer_options": inner}}
+        if outer is not None:
+            return outer(apply_model, args)
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    return {**options, "model_function_wrapper": call}

@@ -1,0 +1,209 @@
+"""What the inputs of the Injected LoRA Sampler and Guider mean: checked, and turned into branches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ....diffstyler_core.injection.attention import Blend
+from ....diffstyler_core.injection.capture import Capture
+from ....diffstyler_core.injection.plan import InjectionPlan, Mode
+from ....diffstyler_core.injection.settings import CUSTOM, InjectionSettings, in_steps, preset
+from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
+from ....diffstyler_core.styles.regions import OUTSIDES, Outside
+from ....diffstyler_core.styles.style import Style, Styles, regions_of
+from ..inputs import Conditioning, require_conditioning, require_covered, require_number
+from ..lora.adapters import NO_LORA
+from ..lora.run import STRONGEST, LoraRun, wired_or_file
+from ..model import require_compatible, require_family
+from .branches import Branch, Content, Injected
+
+FARTHEST = 512
+"""Pixels by which masks grow, shrink or soften at most."""
+
+
+class Prepared(NamedTuple):
+    """A checked request: which branches are predicted, and where the content stays.
+
+    inside: [h, w], the styles' share where the content is kept outside; None where nothing is kept.
+    words: what the user should know about it.
+    """
+
+    branches: tuple[Branch, ...]
+    inside: Tensor | None
+    words: tuple[str, ...]
+
+
+class Base(NamedTuple):
+    """What every branch of a run starts from: its MODEL, the sampler's features, and what is injected by default.
+
+    said: where the settings come from, in words. unused: what was typed beside it and does not act.
+    """
+
+    model: ModelPatcher
+    features: Capture
+    settings: InjectionSettings
+    said: str
+    unused: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        model: ModelPatcher,
+        features: Capture,
+        injection: InjectionSettings | None,
+        preset_name: str,
+        feature_steps: int,
+        attention_steps: int,
+        mode: Mode,
+        blend: Blend,
+    ) -> Base:
+        """The settings are those that are wired, else the preset's, else the widgets'. Raises ValueError."""
+        require_compatible(model)
+        require_family(model, features.trajectory.family, "features")
+        if injection is not None:
+            return cls(model, features, injection, "injection, as wired")
+        steps = features.trajectory.schedule.steps
+        if preset_name != CUSTOM:
+            chosen = preset(preset_name)
+            stands_for = (*chosen.ends(steps), chosen.mode, chosen.blend)
+            typed = (feature_steps, attention_steps, mode, blend)
+            unused = "" if typed == stands_for else ", ".join(map(str, typed))
+            return cls(model, features, chosen, f"preset {preset_name}", unused)
+        return cls(model, features, in_steps(feature_steps, attention_steps, mode, blend, steps), "injection")
+
+    @property
+    def steps(self) -> int:
+        """S of the run."""
+        return self.features.trajectory.schedule.steps
+
+    def lora(self, lora: Lora | LoraSchedule | None, strength: float, name: str) -> LoraRun:
+        """A LoRA, schedule or file's LoRA, made ready for this run."""
+        return LoraRun(self.model, lora, strength, name, self.steps)
+
+    def describe(self) -> str:
+        """What is injected by default."""
+        feature, attention = self.settings.ends(self.steps)
+        threshold = InjectionPlan(self.steps, feature, attention).threshold
+        steps = f"{feature} and {attention} of {self.steps} steps, T_a = {threshold:.0f}"
+        words = f"{self.said}: {self.settings}; {steps}"
+        note = f"\nnote: it stands in place of the values typed ({self.unused}); choose custom to use those"
+        return words + (note if self.unused else "")
+
+
+def require_prompts(base: Base, positive: Conditioning, negative: Conditioning, cfg: float) -> None:
+    """Raises ValueError when the guidance scale is no number or a prompt none for this model and all of the run."""
+    require_number(cfg, "cfg", 0.0, 100.0)
+    _require_prompt(base, positive, "positive")
+    _require_prompt(base, negative, "negative")
+
+
+def _require_prompt(base: Base, prompt: object, name: str) -> None:
+    schedule = base.features.trajectory.schedule
+    checked = require_conditioning(prompt, base.model, name)
+    require_covered(checked, base.model, [schedule.sigma(t) for t in schedule.timesteps], name)
+
+
+def one_style(base: Base, lora: Lora | LoraSchedule | None, lora_name: str, strength: float) -> Prepared:
+    """One LoRA, schedule or file for the whole picture. Raises ValueError."""
+    require_number(strength, "lora_strength", -STRONGEST, STRONGEST)
+    wired, name = wired_or_file(lora, lora_name)
+    run = base.lora(wired, strength, name)
+    injected = Contents(base).injected(None, None, "features")
+    everywhere = torch.ones(base.features.trajectory.content.shape[-2:])
+    words = ["no style LoRA: base model"] if run.bare else []
+    return Prepared((Branch(everywhere, run, None, injected),), None, (*words, base.describe(), *run.notes))
+
+
+def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mask_feather: int) -> Prepared:
+    """A branch for every style that covers anything; one of zero share costs nothing. Raises ValueError."""
+    if outside not in OUTSIDES:
+        raise ValueError(f"outside must be one of {OUTSIDES}, got {outside!r}.")
+    require_number(mask_grow, "mask_grow", -FARTHEST, FARTHEST)
+    require_number(mask_feather, "mask_feather", 0, FARTHEST)
+    if not styles:
+        raise ValueError("styles: a chain of at least one Style is expected, got none. Wire Style, or unplug styles.")
+    keep = outside == "content"
+    scale = base.model.get_model_object("latent_format").spacial_downscale_ratio
+    height, width = base.features.trajectory.content.shape[-2:]
+    regions = regions_of(styles, (height, width), (height * scale, width * scale), mask_grow, mask_feather)
+    contents = Contents(base)
+    branches, words = [], [base.describe()]
+    for number, (style, part, share) in enumerate(
+        zip(styles, regions.styles, regions.among_styles() if keep else regions.styles, strict=True), 1
+    ):
+        name = f"style {number}"
+        branch = _branch(base, contents, style, share, name)
+        words.append(f"{name}: {100 * part.mean().item():.1f} % of the picture{_differences(style, branch)}")
+        words += branch.lora.notes
+        if share.any():
+            branches.append(branch)
+    if regions.rest.any():
+        kept = "the content" if keep else "the base model's picture, nothing injected"
+        words.append(f"outside: {kept}, {100 * regions.rest.mean().item():.1f} %")
+        if not keep:
+            branches.append(Branch(regions.rest, base.lora(None, 1.0, "outside")))
+    return Prepared(tuple(branches), regions.inside if keep and regions.rest.any() else None, tuple(words))
+
+
+def _branch(base: Base, contents: Contents, style: Style, share: Tensor, name: str) -> Branch:
+    _require_prompt(base, style.positive, f"positive of {name}")
+    lora = base.lora(style.lora, style.strength, name)
+    injected = contents.injected(style.features, style.injection, name)
+    return Branch(share, lora, style.positive, injected)  # type: ignore[arg-type]  # opaque in the core
+
+
+def _differences(style: Style, branch: Branch) -> str:
+    """What a style does not share with the others, in words."""
+    words = ["base model"] if branch.lora.bare else []
+    words += ["its own features"] if style.features is not None else []
+    words += [str(style.injection)] if style.injection is not None else []
+    return "".join(f", {word}" for word in words)
+
+
+class Contents:
+    """The captures of a run by identity: styles that are given the same one share it."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._known: dict[int, Content] = {}
+
+    def injected(self, features: Capture | None, settings: InjectionSettings | None, name: str) -> Injected:
+        """What is injected for one style: from its own features and settings, or the run's.
+
+        Raises ValueError when they do not fit each other or the run.
+        """
+        own = "features" if features is None else f"features of {name}" if name != "features" else name
+        capture = self._base.features if features is None else features
+        if id(capture) not in self._known:
+            content = Content(self._base.model, capture, self._base.features.trajectory, own)
+            self._known[id(capture)] = content
+        try:
+            plan = capture.plan(self._base.settings if settings is None else settings)
+        except ValueError as error:
+            raise ValueError(str(error) if name == "features" else f"{name}: {error}") from error
+        return Injected(self._known[id(capture)], plan)
+
+
+def prepare(
+    base: Base,
+    lora: Lora | LoraSchedule | None,
+    lora_name: str,
+    lora_strength: float,
+    styles: Styles | None,
+    outside: Outside,
+    mask_grow: int,
+    mask_feather: int,
+) -> Prepared:
+    """Checks everything that can be checked before the first evaluation. Raises ValueError that names the input."""
+    if styles is None:
+        return one_style(base, lora, lora_name, lora_strength)
+    if lora is not None or lora_name != NO_LORA:
+        raise ValueError(
+            "styles and lora: both were given, and each says which LoRA acts. "
+            f"Unplug lora (and set lora_name to '{NO_LORA}'), or unplug styles."
+        )
+    return in_regions(base, styles, outside, mask_grow, mask_feather)

@@ -1,0 +1,50 @@
+"""The content's latent walked up to noise and sampled back, inside the host's sampling machinery."""
+
+from __future__ import annotations
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ....diffstyler_core.diffusion import ddim
+from ....diffstyler_core.diffusion.ddim import AtLevel, Denoiser, OnStep, unchanged
+from ....diffstyler_core.diffusion.schedule import NoiseSchedule
+from ....diffstyler_core.diffusion.trajectory import Trajectory, invert
+from ..inputs import Conditioning
+from ..model import family_of, identity
+from .runs import SourceGuider, run_guider, to_exploding, to_preserving
+
+
+def invert_latent(
+    model: ModelPatcher, latent: Tensor, conditioning: Conditioning, schedule: NoiseSchedule, refinements: int
+) -> tuple[Trajectory, Tensor]:
+    """(trajectory, x_T as a LATENT's samples that KSampler continues from without adding noise)."""
+    kept: list[Trajectory] = []
+
+    def run(denoise: Denoiser, z: Tensor, on_step: OnStep) -> Tensor:
+        kept.append(invert(denoise, z, schedule, refinements, on_step, family_of(model), identity(conditioning)))
+        return to_exploding(kept[0].noise.to(z), schedule)
+
+    guider = SourceGuider(model)
+    guider.set_source(conditioning)
+    x_T = run_guider(guider, latent, run, schedule, len(schedule.ascent()))
+    return kept[0], x_T
+
+
+def reconstruct_latent(
+    model: ModelPatcher,
+    x_T: Tensor,
+    conditioning: Conditioning,
+    schedule: NoiseSchedule,
+    at_level: AtLevel = unchanged,
+) -> Tensor:
+    """The content sampled back from x_T with its own conditioning and no guidance. S evaluations.
+
+    at_level: sees, and may change, z at every level in the host's scale, variance-preserving.
+    """
+
+    def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
+        return ddim.sample(denoise, to_preserving(x, schedule), schedule, on_step, at_level)
+
+    guider = SourceGuider(model)
+    guider.set_source(conditioning)
+    return run_guider(guider, x_T, run, schedule, schedule.steps)

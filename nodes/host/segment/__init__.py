@@ -1,0 +1,1 @@
+"""FastSAM and what its prompts mean."""

@@ -1,0 +1,110 @@
+"""One training run: the private copy, its progress and its previews."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+
+import comfy.model_management as management
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from PIL import Image
+from torch import Tensor
+
+from ....diffstyler_core.diffusion import ddim
+from ....diffstyler_core.diffusion.ddim import Denoiser
+from ....diffstyler_core.diffusion.schedule import NoiseSchedule
+from ....diffstyler_core.training.train import Predict, TrainConfig, TrainResult, adapt, checkpointed, train
+from .. import text as host_text
+from ..inputs import Conditioning
+from ..model import abar_of, prediction_of, schedule_of
+from .unet_copy import blocks_of, duration, latent_source, predict_with, private_unet
+
+PREVIEW_STEPS = 10
+
+Preview = Callable[[], Image.Image]
+
+
+class Progress:
+    """Progress bar, words and previews of one training; Cancel comes through here."""
+
+    def __init__(self, node_id: str | None, steps: int, preview_every: int) -> None:
+        self._bar = comfy.utils.ProgressBar(steps, node_id=node_id)
+        self._node_id = node_id
+        self._preview_every = preview_every
+        self._start = 0.0
+        self.preview: Preview | None = None
+
+    def start(self) -> None:
+        """The set-up is over: the time left is counted from here."""
+        self._start = time.monotonic()
+
+    def __call__(self, step: int, steps: int, loss: float) -> None:
+        management.throw_exception_if_processing_interrupted()
+        done, image = step + 1, None
+        if self.preview is not None and self._preview_every and done % self._preview_every == 0:
+            image = ("JPEG", self.preview(), 512)
+        self._bar.update_absolute(done, steps, image)
+        left = (time.monotonic() - self._start) / done * (steps - done)
+        host_text.say(self._node_id, f"step {done} of {steps}, loss {loss:.4f}, {duration(left)} left")
+
+
+def denoiser_of(predict: Predict, schedule: NoiseSchedule) -> Denoiser:
+    """The k-diffusion denoiser of a UNet that predicts eps or v, at the schedule's own levels."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        t = schedule.timesteps[schedule.step_at(float(sigma[0]))]
+        z = x * schedule.abar[t] ** 0.5
+        output = predict(z, torch.full((x.shape[0],), t, device=x.device))
+        return ddim.split(output, z, schedule.abar[t], schedule.prediction)[0]
+
+    return denoise
+
+
+def preview_of(
+    predict: Predict, schedule: NoiseSchedule, model: ModelPatcher, vae: VAE, shape: tuple[int, ...], seed: int
+) -> Preview:
+    """What the LoRA makes of its own training prompt now: a short DDIM run from a fixed noise, decoded."""
+    noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(seed))
+
+    def render() -> Image.Image:
+        with torch.no_grad():
+            z = ddim.sample(denoiser_of(predict, schedule), noise.to(management.get_torch_device()), schedule)
+        with torch.inference_mode():
+            pixels = vae.decode(model.model.process_latent_out(z))[0]
+        return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().cpu().numpy())
+
+    return render
+
+
+def train_lora(
+    model: ModelPatcher,
+    vae: VAE,
+    pictures: Tensor,
+    conditioning: Conditioning,
+    config: TrainConfig,
+    dtype: torch.dtype,
+    progress: Progress,
+) -> tuple[TrainResult, str]:
+    """(what was trained, what the user should know about it) on a private copy of the UNet.
+
+    Model and VAE are left as they are, whatever happens.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            draw, shape, words = latent_source(vae, model, pictures)
+            unet = private_unet(model, dtype)
+            predict = predict_with(unet, model, conditioning, (config.batch_size, *shape), dtype)
+            layers = adapt(unet, config)
+            progress.preview = preview_of(predict, schedule_of(model, PREVIEW_STEPS), model, vae, shape, config.seed)
+            abar = torch.tensor(abar_of(model), device=management.get_torch_device())
+            progress.start()
+            with checkpointed(blocks_of(unet), config.gradient_checkpointing):
+                return train(layers, predict, draw, abar, prediction_of(model), config, progress), words
+        finally:
+            progress.preview = None
+            gc.collect()
+            management.soft_empty_cache()

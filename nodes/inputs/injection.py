@@ -1,0 +1,115 @@
+"""The inputs that the Injected LoRA Sampler and the Injected LoRA Guider share.
+
+Their order is published: new ones are appended to ``added_inputs``, optional, so that saved prompts stay valid.
+"""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...diffstyler_core.injection.settings import CUSTOM
+from ...diffstyler_core.styles.regions import OUTSIDES
+from .. import sockets
+from ..host.lora.adapters import NO_LORA, lora_names
+from ..host.sampling.injection import FARTHEST
+from .widgets import blend_input, mode_input, preset_input, strength_input
+
+
+def injection_inputs() -> list[io.Input]:
+    """Model, features, prompts, the injection's windows, and the one LoRA of a simple graph."""
+    return [
+        io.Model.Input("model", tooltip="The base model; style LoRAs are applied inside this node."),
+        sockets.Features.Input("features", tooltip="From Capture Features/Attention."),
+        io.Conditioning.Input(
+            "positive",
+            tooltip="Prompt with the style's token, as in training. With styles wired: the prompt of what lies "
+            "outside of them, used by 'regenerate'.",
+        ),
+        io.Conditioning.Input("negative", tooltip="The paper's authors: ugly, blurry, black, low res, unrealistic."),
+        io.Float.Input(
+            "cfg",
+            default=10.5,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Guidance scale. The authors use 10.5; 1 switches guidance off and halves the work.",
+        ),
+        io.Int.Input(
+            "feature_steps",
+            default=30,
+            min=0,
+            max=999,
+            tooltip="The content's features override the style run's for this many first steps.",
+        ),
+        io.Int.Input(
+            "attention_steps",
+            default=25,
+            min=0,
+            max=999,
+            tooltip="The content's attention overrides fully for this many first steps. More keeps more.",
+        ),
+        mode_input(),
+        blend_input(),
+        io.Combo.Input(
+            "lora_name",
+            options=[NO_LORA, *lora_names()],
+            default=NO_LORA,
+            tooltip="A file of models/loras, instead of lora.",
+        ),
+        strength_input("lora_strength", "Strength of lora or lora_name. Styles have their own."),
+        io.MultiType.Input(
+            "lora",
+            types=[sockets.LoraModel, sockets.LoraSchedule],
+            optional=True,
+            tooltip="From Train Style LoRA, Load LoRA Model, or LoRA Switch Schedule: one style for the whole picture.",
+        ),
+    ]
+
+
+def added_inputs() -> list[io.Input]:
+    """Styles for regions, and what happens outside of them."""
+    return [
+        sockets.Styles.Input(
+            "styles", optional=True, tooltip="From Style: a LoRA, prompt and mask per region. Instead of lora."
+        ),
+        io.Combo.Input(
+            "outside",
+            options=list(OUTSIDES),
+            default="content",
+            optional=True,
+            tooltip="Outside the styles' masks. content: the picture as it was, from the trajectory at every step. "
+            "regenerate: the base model's own prediction with the positive prompt, nothing injected (eq. 8); for an "
+            "injected one wire a Style without a LoRA for the rest.",
+        ),
+        io.Int.Input(
+            "mask_grow",
+            default=0,
+            min=-FARTHEST,
+            max=FARTHEST,
+            optional=True,
+            tooltip="Grows the styles' masks by this many pixels; negative shrinks them.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "mask_feather",
+            default=0,
+            min=0,
+            max=FARTHEST,
+            optional=True,
+            tooltip="Softens the masks' edges over this many pixels to each side.",
+            advanced=True,
+        ),
+        preset_input(
+            CUSTOM,
+            "Fills feature_steps, attention_steps, attention_mode and blend for the run's number of steps, and says so "
+            "on the node. custom: the values above. A changed value above is custom again.",
+            optional=True,
+        ),
+        sockets.Injection.Input(
+            "injection",
+            optional=True,
+            tooltip="From Injection Settings, instead of preset and the four values above. A Style with settings of "
+            "its own uses those.",
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""Masks and regions, one node a file."""

@@ -1,0 +1,108 @@
+"""Paste Content Back: outside of the regions, the content's own pixels instead of the autoencoder's."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...diffstyler_core.masks.mask import fit_mask, one_mask
+from ...diffstyler_core.styles.style import Styles, regions_of
+from .. import sockets
+from ..host import text as host_text
+from ..host.inputs import require_number
+from ..host.pictures import one_picture, place_of, rgb_pictures
+
+FARTHEST = 512
+
+
+def kept_part(styles: Styles | None, mask: Tensor | None, size: tuple[int, int], grow: int, feather: int) -> Tensor:
+    """[h, w]: how much of the result is kept at each pixel. Raises ValueError unless exactly one source is given."""
+    if (styles is None) == (mask is None):
+        given = "neither was" if mask is None else "both were"
+        raise ValueError(f"styles and mask: exactly one of them says what is kept, {given} given. Wire just one.")
+    if styles is not None and not styles:
+        raise ValueError("styles: at least one Style is expected, got an empty chain. Wire Style.")
+    if mask is not None:
+        return fit_mask(one_mask(mask, "mask"), size, size, grow, feather)
+    return regions_of(styles or (), size, size, grow, feather).inside
+
+
+def paste(result: Tensor, content: Tensor, keep: Tensor) -> Tensor:
+    """Pictures [B, h, w, 3]: the result where ``keep`` [h, w] is 1, the content bit for bit where it is 0."""
+    m = keep[..., None]
+    return torch.where(m > 0, m * result + (1.0 - m) * content, content)
+
+
+def describe(keep: Tensor, content: Tensor) -> str:
+    """How much of each picture there is, and when one of them is all."""
+    pixels = content.shape[1] * content.shape[2]
+    original = 1.0 - (keep > 0).sum().item() / pixels
+    kept = keep.double().sum().item() / pixels
+    text = f"result {100 * kept:.1f} %, content's own pixels on {100 * original:.1f} % of the picture"
+    if not keep.any():
+        return text + "\nnothing of the result is kept: every mask is empty"
+    return text + ("\nall of the result is kept: the styles cover everything" if bool((keep == 1.0).all()) else "")
+
+
+class PasteContent(io.ComfyNode):
+    """The result inside of the regions, the untouched content outside."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffStyler_PasteContent",
+            display_name="Paste Content Back",
+            category=sockets.CATEGORY,
+            description="Puts the content's original pixels back outside of the styles' regions. The decoded picture "
+            "differs from them there, as the VAE does not give back exactly what it was given.",
+            search_aliases=["composite", "restore background", "diffstyler"],
+            inputs=[
+                io.Image.Input("result", tooltip="The decoded result, one or several of the same content."),
+                io.Image.Input("content", tooltip="The content picture, as it was wired to VAE Encode."),
+                io.Int.Input(
+                    "grow",
+                    default=8,
+                    min=-FARTHEST,
+                    max=FARTHEST,
+                    tooltip="The result is kept this many pixels beyond the masks: the VAE changes pixels near their "
+                    "border, too. Negative: less than the masks. Add the sampler's mask_grow, if set.",
+                ),
+                io.Int.Input(
+                    "feather",
+                    default=8,
+                    min=0,
+                    max=FARTHEST,
+                    tooltip="Pixels to each side of the grown edge over which result and content fade into each other.",
+                ),
+                sockets.Styles.Input(
+                    "styles", optional=True, tooltip="From Style: their masks say what is kept. Or wire mask."
+                ),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="What is kept of the result, any resolution. Instead of styles."
+                ),
+            ],
+            outputs=[io.Image.Output("image", tooltip="The content's size; its own pixels outside of the regions.")],
+            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # its words come back when its result is taken from the cache
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        result: Tensor,
+        content: Tensor,
+        grow: int,
+        feather: int,
+        styles: Styles | None = None,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        require_number(grow, "grow", -FARTHEST, FARTHEST)
+        require_number(feather, "feather", 0, FARTHEST)
+        content, result = one_picture(content, "content"), rgb_pictures(result, "result").to(content)
+        rows, columns = place_of(result, content)
+        size = (result.shape[1], result.shape[2])
+        keep = kept_part(styles, mask, size, grow, feather).to(content)
+        image = content.repeat(len(result), 1, 1, 1)
+        image[:, rows, columns] = paste(result, content[:, rows, columns], keep)
+        return host_text.output(image, text=describe(keep, content), node=cls)

@@ -1,0 +1,127 @@
+"""Preview Styles: which style goes where, before anything is sampled."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from PIL import ImageDraw
+from torch import Tensor
+
+from ...diffstyler_core.masks.mask import grow
+from ...diffstyler_core.styles.coverage import Coverage, coverage, inmost_point
+from ...diffstyler_core.styles.regions import Regions, share
+from ...diffstyler_core.styles.style import Styles, masks_of
+from .. import sockets
+from ..drawing.canvas import colour_of, to_image, to_picture, write_outlined
+from ..host import text as host_text
+from ..host.inputs import require_number
+from ..host.pictures import one_picture
+
+FARTHEST = 512
+TINT = 0.55
+"""How much of a region's colour covers the picture where the style has all of it."""
+
+
+def describe(covered: Coverage, masks: list[Tensor | None]) -> str:
+    """A line for each style, and one each for what is left and what overlaps."""
+    lines = []
+    for number, (part, mask) in enumerate(zip(covered.styles, masks, strict=True), 1):
+        why = " (no mask: the rest)" if mask is None else "" if mask.any() else " (empty mask: no effect)"
+        lines.append(f"style {number}: {100 * part:.1f} %{why}")
+    lines.append(f"no style: {100 * covered.uncovered:.1f} %")
+    lines.append(f"overlap, where masks sum to more than 1: {100 * covered.overlap:.1f} % of the pixels")
+    return "\n".join(lines)
+
+
+def tint(picture: Tensor, regions: Regions) -> Tensor:
+    """The picture [H, W, 3] with each style's colour as strong as its share."""
+    colours = torch.tensor([colour_of(i) for i in range(len(regions.styles))]) / 255.0
+    colour = torch.einsum("nhw,nc->hwc", regions.styles, colours)  # [H, W, 3]
+    return picture * (1.0 - TINT * regions.inside[..., None]) + TINT * colour
+
+
+def outline(picture: Tensor, masks: list[Tensor]) -> Tensor:
+    """The picture with bright lines of the styles' colours, dark outside, where their masks [H, W] cross 0.5."""
+    width = max(1, round(min(picture.shape[:2]) / 200))
+    insides = [(mask >= 0.5).float() for mask in masks]
+    for inside in insides:
+        picture = torch.where((grow(inside, width) > inside)[..., None], 0.25 * picture, picture)
+    for index, inside in enumerate(insides):
+        line = inside > grow(inside, -width)
+        picture = torch.where(line[..., None], 0.5 + torch.tensor(colour_of(index)) / 510.0, picture)
+    return picture
+
+
+def number_regions(picture: Tensor, regions: Regions) -> Tensor:
+    """IMAGE [1, H, W, 3]: the picture [H, W, 3] with each style's number in its region, none upon another."""
+    drawn = to_picture(picture)
+    draw, size = ImageDraw.Draw(drawn), max(12.0, min(drawn.size) / 10)
+    taken: list[tuple[float, float]] = []
+    for number, region in enumerate(regions.styles, 1):
+        at = inmost_point(region)
+        if at is None:
+            continue
+        aside = size if at[0] < drawn.width / 2 else -size
+        while any(abs(at[0] - x) < size and abs(at[1] - y) < size for x, y in taken):
+            at = (at[0] + aside, at[1])
+        taken.append(at)
+        write_outlined(draw, at, str(number), size)
+    return to_image(drawn)
+
+
+def draw_regions(picture: Tensor, regions: Regions, masks: list[Tensor | None]) -> Tensor:
+    """IMAGE [1, H, W, 3] of a picture [H, W, 3]: tints by share, outlines of the masks themselves, numbers."""
+    outlined = [part if mask is None else mask for mask, part in zip(masks, regions.styles, strict=True)]
+    return number_regions(outline(tint(picture, regions), outlined), regions)
+
+
+class PreviewStyles(io.ComfyNode):
+    """The regions of a chain of styles over the content picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffStyler_PreviewStyles",
+            display_name="Preview Styles",
+            category=sockets.CATEGORY,
+            description="Shows which style goes where over the content picture, and how much of it each one covers. "
+            "Samples nothing.",
+            search_aliases=["show regions", "mask overlay", "diffstyler"],
+            inputs=[
+                sockets.Styles.Input("styles", tooltip="From Style."),
+                io.Image.Input("content", tooltip="The content picture, the one that is encoded."),
+                io.Int.Input(
+                    "mask_grow",
+                    default=0,
+                    min=-FARTHEST,
+                    max=FARTHEST,
+                    advanced=True,
+                    tooltip="Set it as on the sampler: pixels by which every mask grows; negative shrinks.",
+                ),
+                io.Int.Input(
+                    "mask_feather",
+                    default=0,
+                    min=0,
+                    max=FARTHEST,
+                    advanced=True,
+                    tooltip="Set it as on the sampler: pixels to each side over which a mask's edge is softened.",
+                ),
+            ],
+            outputs=[io.Image.Output("preview", tooltip="The picture with coloured, numbered regions.")],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # it runs when nothing follows it
+        )
+
+    @classmethod
+    def execute(cls, styles: Styles, content: Tensor, mask_grow: int, mask_feather: int) -> io.NodeOutput:
+        require_number(mask_grow, "mask_grow", -FARTHEST, FARTHEST)
+        require_number(mask_feather, "mask_feather", 0, FARTHEST)
+        if not styles:
+            raise ValueError("styles: at least one Style is expected, got an empty chain. Wire Style.")
+        picture = one_picture(content, "content")[0].to("cpu", torch.float32)
+        size = (picture.shape[0], picture.shape[1])
+        masks = masks_of(styles, size, size, mask_grow, mask_feather)
+        regions = share(masks, *size)
+        drawn = draw_regions(picture, regions, masks)
+        text = describe(coverage(regions, masks), masks)
+        return host_text.output(drawn, text=text, node=cls, picture=drawn)

@@ -1,0 +1,109 @@
+"""DDIM Invert: the content's latent, walked back to noise (method.md section 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+
+from ...diffstyler_core.diffusion.schedule import SPACINGS, Spacing, spacing_note
+from ...diffstyler_core.diffusion.trajectory import psnr
+from .. import sockets
+from ..host import text as host_text
+from ..host.inputs import Conditioning, latent_notes, one_latent, require_conditioning
+from ..host.model import require_compatible, schedule_of
+from ..host.sampling.inversion import invert_latent, reconstruct_latent
+
+NOT_RECONSTRUCTED = "DDIM Invert: the reconstruction output is used, but reconstruct is off. Switch it on."
+
+
+class DDIMInvert(io.ComfyNode):
+    """DDIM inversion of one content latent."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffStyler_DDIMInvert",
+            display_name="DDIM Invert",
+            category=sockets.CATEGORY,
+            description="Walks a picture's latent back to the noise that it would be sampled from, and keeps every "
+            "latent on the way. The trajectory is what Capture and the sampler take the content's structure from.",
+            search_aliases=["ddim inversion", "unsampler", "noise inversion", "diffstyler"],
+            inputs=[
+                io.Model.Input("model", tooltip="The base model, without the style LoRA."),
+                io.Latent.Input("latent", tooltip="The content picture, encoded with this checkpoint's VAE."),
+                io.Conditioning.Input("source", tooltip="Prompt that describes the content; usually the empty prompt."),
+                io.Int.Input(
+                    "steps", default=50, min=1, max=999, tooltip="S, the number of sampling steps. The paper uses 50."
+                ),
+                io.Combo.Input(
+                    "spacing",
+                    options=list(SPACINGS),
+                    default="leading",
+                    tooltip="'leading': S inversion steps at DDIM's leading timesteps (2026 paper). 'forward 1000': "
+                    "every timestep 1, 2, 3, ... as in the 2024 paper, about 20 times slower and closer to exact.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "refinement",
+                    default=0,
+                    min=0,
+                    max=20,
+                    tooltip="Fixed-point iterations per step. 0 is plain DDIM, as in the paper; 1 to 5 bring the "
+                    "content back nearly exactly. Each costs S more UNet evaluations.",
+                ),
+                io.Boolean.Input(
+                    "reconstruct",
+                    default=True,
+                    tooltip="Samples the content back and shows how well it came back (PSNR in latent space). "
+                    "Costs S more UNet evaluations; switch off when you trust the inversion.",
+                ),
+            ],
+            outputs=[
+                sockets.Trajectory.Output("trajectory", tooltip="The content's latent at every step."),
+                io.Latent.Output("x_T", tooltip="The noise. Usable with KSampler (Advanced) with add_noise disabled."),
+                io.Latent.Output(
+                    "reconstruction",
+                    tooltip="The content sampled back. Needs reconstruct; off, what follows is not run.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # its words come back when its result is taken from the cache
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        latent: dict[str, Any],
+        source: Conditioning,
+        steps: int,
+        spacing: Spacing,
+        refinement: int,
+        reconstruct: bool,
+    ) -> io.NodeOutput:
+        require_compatible(model)
+        schedule = schedule_of(model, steps, spacing)
+        samples = one_latent(latent, model, "latent")
+        require_conditioning(source, model, "source", one=True)
+        trajectory, x_T = invert_latent(model, samples, source, schedule, refinement)
+        evaluations = len(schedule.ascent()) * (1 + refinement)
+        lines = [f"{schedule.steps} steps, {evaluations} UNet evaluations, {trajectory.megabytes:.1f} MB"]
+        if reconstruct:
+            back = reconstruct_latent(model, x_T, source, schedule)
+            lines.append(f"reconstruction {psnr(samples, back.to(samples)):.1f} dB PSNR in latent space")
+            reconstruction: Any = as_latent(back)
+        else:
+            lines.append("reconstruction not measured (reconstruct is off)")
+            reconstruction = ExecutionBlocker(NOT_RECONSTRUCTED)
+        lines += [*filter(None, [spacing_note(schedule)]), *latent_notes(latent)]
+        return host_text.output(trajectory, as_latent(x_T), reconstruction, text="\n".join(lines), node=cls)
+
+
+def as_latent(samples: Tensor) -> dict[str, Tensor]:
+    """A LATENT as the host passes it on."""
+    return {"samples": samples.to("cpu", torch.float32)}

@@ -1,0 +1,92 @@
+"""Style: one region's LoRA, prompt and mask; chained node by node (method.md section 5)."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...diffstyler_core.injection.capture import Capture
+from ...diffstyler_core.injection.settings import InjectionSettings
+from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
+from ...diffstyler_core.styles.style import Style, Styles, add_style
+from .. import sockets
+from ..host import text as host_text
+from ..host.inputs import Conditioning, require_number
+from ..host.lora.run import STRONGEST
+from ..inputs.widgets import strength_input
+
+
+def describe(styles: Styles) -> str:
+    """One line per style of the chain."""
+    lines = []
+    for number, style in enumerate(styles, 1):
+        where = "the rest of the picture" if style.mask is None else f"mask, {100 * style.mask.mean().item():.1f} %"
+        empty = " (empty: no effect)" if style.mask is not None and not style.mask.any() else ""
+        turns = f", {len(style.lora.entries)} LoRAs in turn" if isinstance(style.lora, LoraSchedule) else ""
+        own = ", base model" if style.lora is None else turns
+        own += "" if style.features is None else ", its own features"
+        own += "" if style.injection is None else f", {style.injection}"
+        lines.append(f"style {number}: {where}{empty}{own}")
+    return "\n".join(lines)
+
+
+class StyleNode(io.ComfyNode):
+    """One style for one region; wire several into each other."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffStyler_Style",
+            display_name="Style",
+            category=sockets.CATEGORY,
+            description="A style LoRA with its prompt, for the masked part of the picture. Chain several for several "
+            "regions; one of them may go without a mask and takes the rest. Without a LoRA it is a region of the base "
+            "model. It may have a capture and injection settings of its own.",
+            search_aliases=["regional lora", "masked style", "style region", "diffstyler"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="Prompt with the style's token, as in its training."),
+                strength_input("strength", "Strength of the LoRA. It multiplies the strengths of a schedule."),
+                io.MultiType.Input(
+                    "lora",
+                    types=[sockets.LoraModel, sockets.LoraSchedule],
+                    optional=True,
+                    tooltip="From Train Style LoRA, Load LoRA Model, or LoRA Switch Schedule. Without: the base model.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where the style goes; soft edges are kept. Any resolution. Without: the rest of the "
+                    "picture. Where masks overlap, styles mix.",
+                ),
+                sockets.Styles.Input("previous", optional=True, tooltip="The styles of the other regions."),
+                sockets.Features.Input(
+                    "features",
+                    optional=True,
+                    tooltip="A capture of its own, e.g. with its LoRA in the captured run. Without: the sampler's.",
+                ),
+                sockets.Injection.Input(
+                    "injection",
+                    optional=True,
+                    tooltip="From Injection Settings: windows of its own. Without: the sampler's.",
+                ),
+            ],
+            outputs=[sockets.Styles.Output("styles", tooltip="For the Injected LoRA Sampler, or the next Style.")],
+            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # its words come back when its result is taken from the cache
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive: Conditioning,
+        strength: float,
+        lora: Lora | LoraSchedule | None = None,
+        mask: Tensor | None = None,
+        previous: Styles = (),
+        features: Capture | None = None,
+        injection: InjectionSettings | None = None,
+    ) -> io.NodeOutput:
+        number = len(previous) + 1
+        require_number(strength, f"strength of style {number}", -STRONGEST, STRONGEST)
+        styles = add_style(previous, Style(lora, positive, strength, mask, features, injection))
+        return host_text.output(styles, text=describe(styles), node=cls)
