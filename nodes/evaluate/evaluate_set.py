@@ -5,24 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io
 
-from ...diffstyler_core.evaluation.analysis import csv_text
-from ...diffstyler_core.metrics.pixels import NotAvailable
+from ...diffstyler_core.evaluation.appearance import Networks
+from ...diffstyler_core.evaluation.csv_table import csv_text
+from ...diffstyler_core.evaluation.set_features import KeptFeatures
+from ...diffstyler_core.evaluation.set_plan import GRAMMAR, make_plan, pictures_in
+from ...diffstyler_core.evaluation.set_run import METRICS, Evaluation, Files, Settings
+from ...diffstyler_core.evaluation.set_summary import describe, scores_of, scores_table
+from ...diffstyler_core.evaluation.set_table import PairTable, write_text
+from ...diffstyler_core.metrics.available import NotAvailable, value_or_reason
+from .. import sockets
 from ..host import text as host_text
-from ..host.evaluation.measures import Tools, attempt
-from ..host.evaluation.set_features import KeptFeatures
-from ..host.evaluation.set_files import GRAMMAR, digest, folder_of, make_plan, pictures_in, plain_parts
-from ..host.evaluation.set_run import METRICS, Evaluation, Settings
-from ..host.evaluation.set_summary import describe, scores_of, scores_table
-from ..host.evaluation.set_table import PairTable, output_file, write_text
+from ..host.evaluation.folders import folder_of, output_file, plain_parts
+from ..host.evaluation.picture_files import digest, read_picture
 from ..host.inputs import require_text
 from ..host.networks.clip_scores import ClipScores, fingerprint
 from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names, weight_stamp
 from ..host.networks.inception import Inception
 from ..host.networks.perceptual import Lpips
-from ..inputs.features import ANALYSIS
 
 FOLDERS = ("results_folder", "content_folder", "style_folder")
 LONGEST_PATH = 1000
@@ -32,11 +35,11 @@ def settings_of(size: int, lpips_weights: str, clip_vision: Any) -> Settings:
     """What the figures need. Raises ValueError for a size below 0 and for what is no CLIP."""
     if size < 0:
         raise ValueError(f"size must be 0 (pictures as they are) or more, got {size}. The field uses 512.")
-    lpips = attempt(lambda: Lpips(weight_file(LPIPS, lpips_weights)))
-    clip = attempt(lambda: ClipScores(clip_vision))
-    lpips_of = NONE if isinstance(lpips, NotAvailable) else digest(weight_file(LPIPS, lpips_weights))
-    clip_of = NONE if isinstance(clip, NotAvailable) else fingerprint(clip_vision)
-    return Settings(size, Tools(lpips, clip), f"lpips {lpips_of} clip {clip_of}")
+    weights = value_or_reason(weight_file, LPIPS, lpips_weights)
+    lpips, clip = value_or_reason(Lpips, weights), value_or_reason(ClipScores, clip_vision)
+    lpips_identity = NONE if isinstance(lpips, NotAvailable) else digest(weight_file(LPIPS, lpips_weights))
+    clip_identity = NONE if isinstance(clip, NotAvailable) else fingerprint(clip_vision)
+    return Settings(size, Networks(lpips, clip), f"lpips {lpips_identity} clip {clip_identity}")
 
 
 def features_of(fid_weights: str, folder: Path, size: int) -> KeptFeatures:
@@ -62,7 +65,7 @@ class EvaluateSet(io.ComfyNode):
         return io.Schema(
             node_id="DiffStyler_EvaluateSet",
             display_name="Evaluate Set",
-            category=ANALYSIS,
+            category=sockets.EVALUATE,
             description="Measures a folder of results against their contents and styles, as papers do: FID, ArtFID, "
             f"LPIPS, CLIP, and a table of all pairs. Results are named {GRAMMAR}. It can be interrupted and goes on.",
             search_aliases=["fid", "artfid", "lpips", "benchmark", "metrics", "evaluate folder", "diffstyler"],
@@ -137,17 +140,19 @@ class EvaluateSet(io.ComfyNode):
         plan = make_plan(*(folder_of(name, widget) for name, widget in zip(names, FOLDERS, strict=True)))
         table = PairTable(output_file(filename_prefix, ".csv"), [metric.key for metric in METRICS])
         settings = settings_of(size, lpips_weights, clip_vision)
-        features = attempt(lambda: features_of(fid_weights, output_file(filename_prefix, "_features"), size))
+        features = value_or_reason(features_of, fid_weights, output_file(filename_prefix, "_features"), size)
+        folder = "/".join(plain_parts(results_folder, "results_folder"))
+        evaluation = Evaluation(folder, table, settings, features, Files(digest, read_picture))
         progress, total, node_id = comfy.utils.ProgressBar(len(plan.tasks)), len(plan.tasks), host_text.id_of(cls)
 
-        def on_pair(number: int) -> None:
-            progress.update_absolute(number, total)
-            host_text.say(node_id, f"pair {number} of {total}")
+        def on_pair(done: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            progress.update_absolute(done, total)
+            host_text.say(node_id, f"pair {done} of {total}")
 
-        folder = "/".join(plain_parts(results_folder, "results_folder"))
-        done = Evaluation(folder, table, settings, features).run(plan, on_pair)
-        scores = scores_of(done, "" if isinstance(features, NotAvailable) else features.name)
-        text, scores_csv = describe(plan, done, scores), scores_table(scores)
+        result = evaluation.run(plan, on_pair)
+        scores = scores_of(result, "" if isinstance(features, NotAvailable) else features.name)
+        text, scores_csv = describe(plan, result, scores), scores_table(scores)
         write_text(output_file(filename_prefix, "_scores.csv"), scores_csv)
-        pairs = csv_text(table.columns, [[row[name] for name in table.columns] for row in done.rows])
+        pairs = csv_text(table.columns, [[pair.row[name] for name in table.columns] for pair in result.pairs])
         return host_text.output(text, scores_csv, pairs, text=text, node=cls)

@@ -11,7 +11,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ...diffstyler_core.diffusion.schedule import SPACINGS, Spacing, spacing_note
-from ...diffstyler_core.diffusion.trajectory import psnr
+from ...diffstyler_core.metrics.pixels import latent_psnr
 from .. import sockets
 from ..host import text as host_text
 from ..host.inputs import Conditioning, latent_notes, one_latent, require_conditioning
@@ -95,7 +95,7 @@ class DDIMInvert(io.ComfyNode):
         lines = [f"{schedule.steps} steps, {evaluations} UNet evaluations, {trajectory.megabytes:.1f} MB"]
         if reconstruct:
             back = reconstruct_latent(model, x_T, source, schedule)
-            lines.append(f"reconstruction {psnr(samples, back.to(samples)):.1f} dB PSNR in latent space")
+            lines.append(f"reconstruction {latent_psnr(samples, back.to(samples)):.1f} dB PSNR in latent space")
             reconstruction: Any = as_latent(back)
         else:
             lines.append("reconstruction not measured (reconstruct is off)")

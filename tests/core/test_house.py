@@ -16,18 +16,17 @@ NODES = sorted((ROOT / "nodes").rglob("*.py"))
 SOURCES = [ROOT / "__init__.py", *CORE, *NODES]
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "latent_preview", "server", "nodes"}
 CORE_MAY_USE = {"torch", "safetensors", "einops"}
+CORE_MAY_USE_IN_FUNCTIONS = {"peft", "scipy", "kornia"}
 LAZY = {
     "peft", "ultralytics", "transformers", "diffusers", "lpips", "torchvision", "skimage", "sklearn", "scipy",
-    "torchmetrics", "torch_fidelity",
+    "torchmetrics", "torch_fidelity", "kornia", "matplotlib",
 }  # fmt: skip
 
 
 def imports(path: Path) -> list[tuple[str, int, bool]]:
-    """(top-level package or '.' * level, line, whether at module level) of every import in a file."""
+    """(top-level package or '.' * level, line, whether it is done when the file is) of every import in a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    inside = {
-        id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
-    }
+    inside = {id(n) for part in ast.walk(tree) if is_later(part) for n in ast.walk(part)}
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -36,6 +35,12 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
             name = "." * node.level if node.level else (node.module or "").split(".")[0]
             found.append((name, node.lineno, id(node) not in inside))
     return found
+
+
+def is_later(part: ast.AST) -> bool:
+    """A function, or what only a type checker reads."""
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    return isinstance(part, functions) or (isinstance(part, ast.If) and ast.unparse(part.test) == "TYPE_CHECKING")
 
 
 def named(path: Path) -> str:
@@ -52,7 +57,7 @@ def test_the_core_knows_torch_and_itself(path):
     foreign = [
         (n, line)
         for n, line, top in imports(path)
-        if n.strip(".") and n not in allowed and not (n == "peft" and not top)
+        if n.strip(".") and n not in allowed and not (n in CORE_MAY_USE_IN_FUNCTIONS and not top)
     ]
     assert not foreign
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ....diffstyler_core.masks.crops import candidate_crops
-from ....diffstyler_core.metrics.pixels import NotAvailable
+from ....diffstyler_core.metrics.available import NotAvailable
 from .clip import NO_FOLDER, make_ranker
 
 
@@ -62,11 +62,6 @@ class ClipScores:
         texts = [make_ranker(words, clip, self._vision, NO_FOLDER).text for words in (source, target)]
         first, second = (functional.normalize(text.double().cpu(), dim=0) for text in texts)
         return second - first
-
-
-def similarity(embedded: Tensor, style: Tensor) -> float:
-    """CLIP image similarity: the cosine of two embeddings, -1..1. Higher: more like the style."""
-    return functional.cosine_similarity(embedded, style, dim=0).item()
 
 
 def fingerprint(clip_vision: Any) -> str:

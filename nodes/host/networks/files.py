@@ -7,7 +7,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ....diffstyler_core.metrics.pixels import NotAvailable
+from ....diffstyler_core.metrics.available import NotAvailable
 from ..inputs import require_text
 
 NONE = "none"
