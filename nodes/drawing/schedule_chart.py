@@ -7,12 +7,13 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...diffstyler_core.lora.schedule import LoraSchedule
+from ...diffstyler_core.lora.schedule import LoraSchedule, span
 from .canvas import INK, Colour, colour_of, fit_text, font, to_image
 
 PAGE: Colour = (32, 32, 36)
 FAINT: Colour = (85, 85, 92)
 BASE: Colour = (62, 62, 68)
+FINE = 100  # columns of a chart: one for each percent of the run
 LETTERS = 24.0  # a node is 320 to 400 pixels wide, half of the chart's width
 WIDTH, PLOT, ROW = 720, 240, 36
 LEFT, RIGHT, TOP, AXIS, END = 72, 24, 52, 74, 12
@@ -38,7 +39,7 @@ def frame_of(schedule: LoraSchedule) -> Frame:
     low, high = min(0.0, *strengths), max(0.0, *strengths)
     if high > 0 or low == 0:
         high = max(high, 1.0)
-    return Frame(max(1, schedule.end), low, high)
+    return Frame(FINE, low, high)
 
 
 def draw_schedule(schedule: LoraSchedule) -> Tensor:
@@ -69,25 +70,27 @@ def _draw_axes(draw: ImageDraw.ImageDraw, frame: Frame) -> None:
     for step in range(0, frame.steps + 1, apart):
         draw.line((frame.x(step), floor, frame.x(step), floor + 8), INK, 2)
         draw.text((frame.x(step), floor + 12), str(step), INK, font(LETTERS), anchor="ma")
-    draw.text(((LEFT + WIDTH - RIGHT) / 2, floor + 40), "sampling step", INK, font(LETTERS), anchor="ma")
+    draw.text(((LEFT + WIDTH - RIGHT) / 2, floor + 40), "percent of the run", INK, font(LETTERS), anchor="ma")
 
 
 def _draw_bars(draw: ImageDraw.ImageDraw, frame: Frame, schedule: LoraSchedule) -> None:
     gap = 2.0 if frame.x(1) - frame.x(0) >= 6 else 0.0
     for start, end in schedule.gaps():
-        draw.rectangle((frame.x(start), frame.y(0) - 12, frame.x(end) - 1 - gap, frame.y(0) + 12), BASE, FAINT, 2)
+        draw.rectangle(
+            (frame.x(FINE * start), frame.y(0) - 12, frame.x(FINE * end) - 1 - gap, frame.y(0) + 12), BASE, FAINT, 2
+        )
     for index, entry in enumerate(schedule.entries):
-        for step in range(entry.start_at_step, entry.end_at_step):
-            top, bottom = sorted((frame.y(entry.strength_at(step)), frame.y(0)))
+        for step in entry.window(FINE):
+            top, bottom = sorted((frame.y(entry.strength_at(step, FINE)), frame.y(0)))
             draw.rectangle(
                 (frame.x(step), top, max(frame.x(step), frame.x(step + 1) - 1 - gap), bottom), colour_of(index)
             )
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, schedule: LoraSchedule) -> None:
-    rows = [(colour_of(i), e.name, f"{e.start_at_step}..{e.end_at_step}") for i, e in enumerate(schedule.entries)]
+    rows = [(colour_of(i), e.name, span(e.start, e.end)) for i, e in enumerate(schedule.entries)]
     if schedule.gaps():
-        rows.append((BASE, "base model", ", ".join(f"{a}..{b}" for a, b in schedule.gaps())))
+        rows.append((BASE, "base model", ", ".join(span(a, b) for a, b in schedule.gaps())))
     for number, (colour, name, steps) in enumerate(rows):
         y = TOP + PLOT + AXIS + ROW * number + ROW / 2
         draw.rectangle((LEFT, y - 11, LEFT + 22, y + 11), colour, FAINT)

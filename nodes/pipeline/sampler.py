@@ -12,10 +12,8 @@ from torch import Tensor
 from ...diffstyler_core.diffusion import ddim
 from ...diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ...diffstyler_core.diffusion.trajectory import Trajectory
-from ...diffstyler_core.injection.attention import Blend
 from ...diffstyler_core.injection.capture import Capture
-from ...diffstyler_core.injection.plan import Mode
-from ...diffstyler_core.injection.settings import CUSTOM, InjectionSettings
+from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ...diffstyler_core.styles.regions import Outside, localize
 from ...diffstyler_core.styles.style import Styles
@@ -25,9 +23,10 @@ from ..host.inputs import Conditioning, latent_notes, one_latent
 from ..host.lora.adapters import NO_LORA
 from ..host.lora.run import file_fingerprint
 from ..host.sampling.guider import InjectedGuider
-from ..host.sampling.injection import Base, Prepared, prepare, require_prompts
+from ..host.sampling.injection import Base, Prepared, prepare, require_run
 from ..host.sampling.runs import run_guider, sigmas_of, to_exploding, to_preserving
-from ..inputs.injection import added_inputs, injection_inputs
+from ..inputs.injection import injected, region_inputs, run_inputs
+from ..inputs.preset import Chosen
 
 
 def sample_injected(
@@ -87,13 +86,13 @@ class InjectedLoRASampler(io.ComfyNode):
             "trajectory (DDIM).",
             search_aliases=["style transfer", "plug and play", "regional style", "diffstyler"],
             inputs=[
-                *injection_inputs(),
+                *run_inputs(),
+                *region_inputs(),
                 io.Latent.Input(
                     "start_latent",
                     optional=True,
                     tooltip="Starts here instead of the content's noise, e.g. from a changed x_T of its size.",
                 ),
-                *added_inputs(),
             ],
             outputs=[io.Latent.Output("latent", tooltip="The stylised picture; decode it with the VAE.")],
             hidden=[io.Hidden.unique_id],
@@ -113,10 +112,6 @@ class InjectedLoRASampler(io.ComfyNode):
         positive: Conditioning,
         negative: Conditioning,
         cfg: float,
-        feature_steps: int,
-        attention_steps: int,
-        attention_mode: Mode,
-        blend: Blend,
         lora_name: str,
         lora_strength: float,
         lora: Lora | LoraSchedule | None = None,
@@ -125,11 +120,11 @@ class InjectedLoRASampler(io.ComfyNode):
         outside: Outside = "content",
         mask_grow: int = 0,
         mask_feather: int = 0,
-        preset: str = CUSTOM,
+        preset: Chosen = None,
         injection: InjectionSettings | None = None,
     ) -> io.NodeOutput:
-        base = Base.of(model, features, injection, preset, feature_steps, attention_steps, attention_mode, blend)
-        require_prompts(base, positive, negative, cfg)
+        base = Base(model, features, *injected(preset, injection))
+        require_run(base, positive, negative, cfg)
         prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
         start, trajectory = choose_start(model, features.trajectory, start_latent), features.trajectory
         samples = sample_injected(model, trajectory, prepared, positive, negative, cfg, start)

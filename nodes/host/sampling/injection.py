@@ -8,10 +8,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ....diffstyler_core.injection.attention import Blend
 from ....diffstyler_core.injection.capture import Capture
-from ....diffstyler_core.injection.plan import InjectionPlan, Mode
-from ....diffstyler_core.injection.settings import CUSTOM, InjectionSettings, in_steps, preset
+from ....diffstyler_core.injection.plan import InjectionPlan
+from ....diffstyler_core.injection.settings import InjectionSettings
 from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ....diffstyler_core.styles.regions import OUTSIDES, Outside
 from ....diffstyler_core.styles.style import Style, Styles, regions_of
@@ -40,40 +39,13 @@ class Prepared(NamedTuple):
 class Base(NamedTuple):
     """What every branch of a run starts from: its MODEL, the sampler's features, and what is injected by default.
 
-    said: where the settings come from, in words. unused: what was typed beside it and does not act.
+    said: where the settings come from, in words.
     """
 
     model: ModelPatcher
     features: Capture
     settings: InjectionSettings
     said: str
-    unused: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        model: ModelPatcher,
-        features: Capture,
-        injection: InjectionSettings | None,
-        preset_name: str,
-        feature_steps: int,
-        attention_steps: int,
-        mode: Mode,
-        blend: Blend,
-    ) -> Base:
-        """The settings are those that are wired, else the preset's, else the widgets'. Raises ValueError."""
-        require_compatible(model)
-        require_family(model, features.trajectory.family, "features")
-        if injection is not None:
-            return cls(model, features, injection, "injection, as wired")
-        steps = features.trajectory.schedule.steps
-        if preset_name != CUSTOM:
-            chosen = preset(preset_name)
-            stands_for = (*chosen.ends(steps), chosen.mode, chosen.blend)
-            typed = (feature_steps, attention_steps, mode, blend)
-            unused = "" if typed == stands_for else ", ".join(map(str, typed))
-            return cls(model, features, chosen, f"preset {preset_name}", unused)
-        return cls(model, features, in_steps(feature_steps, attention_steps, mode, blend, steps), "injection")
 
     @property
     def steps(self) -> int:
@@ -89,13 +61,17 @@ class Base(NamedTuple):
         feature, attention = self.settings.ends(self.steps)
         threshold = InjectionPlan(self.steps, feature, attention).threshold
         steps = f"{feature} and {attention} of {self.steps} steps, T_a = {threshold:.0f}"
-        words = f"{self.said}: {self.settings}; {steps}"
-        note = f"\nnote: it stands in place of the values typed ({self.unused}); choose custom to use those"
-        return words + (note if self.unused else "")
+        return f"{self.said}: {self.settings}; {steps}"
 
 
-def require_prompts(base: Base, positive: Conditioning, negative: Conditioning, cfg: float) -> None:
-    """Raises ValueError when the guidance scale is no number or a prompt none for this model and all of the run."""
+def require_run(base: Base, positive: Conditioning, negative: Conditioning, cfg: float) -> None:
+    """Raises ValueError for what no run can be made of.
+
+    That is a MODEL that these nodes do not know, features of another kind of model, a guidance scale that is no
+    number, and a prompt that does not fit the model or does not cover all of the run.
+    """
+    require_compatible(base.model)
+    require_family(base.model, base.features.trajectory.family, "features")
     require_number(cfg, "cfg", 0.0, 100.0)
     _require_prompt(base, positive, "positive")
     _require_prompt(base, negative, "negative")
