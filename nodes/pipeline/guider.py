@@ -72,7 +72,7 @@ class InjectedLoRAGuider(io.ComfyNode):
         base = Base(model, features, *injected(preset, injection))
         require_run(base, positive, negative, cfg)
         prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
-        guider = InjectedGuider(model, features.trajectory, prepared.branches, prepared.inside)
+        guider = InjectedGuider(model, features.trajectory, prepared.composition)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
         sigmas = sigmas_of(features.trajectory.schedule)

@@ -12,27 +12,23 @@ from ....diffstyler_core.injection.capture import Capture
 from ....diffstyler_core.injection.plan import InjectionPlan
 from ....diffstyler_core.injection.settings import InjectionSettings
 from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
+from ....diffstyler_core.styles.kept import KeptContent
 from ....diffstyler_core.styles.regions import OUTSIDES, Outside
 from ....diffstyler_core.styles.style import Style, Styles, regions_of
 from ..inputs import Conditioning, require_conditioning, require_covered, require_number
 from ..lora.adapters import NO_LORA
 from ..lora.run import STRONGEST, LoraRun, wired_or_file
 from ..model import require_compatible, require_family
-from .branches import Branch, Content, Injected
+from .branches import Branch, Composition, Content, Injected
 
 FARTHEST = 512
 """Pixels by which masks grow, shrink or soften at most."""
 
 
 class Prepared(NamedTuple):
-    """A checked request: which branches are predicted, and where the content stays.
+    """A checked request, and what the user should know about it."""
 
-    inside: [h, w], the styles' share where the content is kept outside; None where nothing is kept.
-    words: what the user should know about it.
-    """
-
-    branches: tuple[Branch, ...]
-    inside: Tensor | None
+    composition: Composition
     words: tuple[str, ...]
 
 
@@ -91,7 +87,8 @@ def one_style(base: Base, lora: Lora | LoraSchedule | None, lora_name: str, stre
     injected = Contents(base).injected(None, None, "features")
     everywhere = torch.ones(base.features.trajectory.content.shape[-2:])
     words = ["no style LoRA: base model"] if run.bare else []
-    return Prepared((Branch(everywhere, run, None, injected),), None, (*words, base.describe(), *run.notes))
+    alone = Composition((Branch(everywhere, run, None, injected),), None)
+    return Prepared(alone, (*words, base.describe(), *run.notes))
 
 
 def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mask_feather: int) -> Prepared:
@@ -118,11 +115,12 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
         if share.any():
             branches.append(branch)
     if regions.rest.any():
-        kept = "the content" if keep else "the base model's picture, nothing injected"
-        words.append(f"outside: {kept}, {100 * regions.rest.mean().item():.1f} %")
+        there = "the content" if keep else "the base model's picture, nothing injected"
+        words.append(f"outside: {there}, {100 * regions.rest.mean().item():.1f} %")
         if not keep:
             branches.append(Branch(regions.rest, base.lora(None, 1.0, "outside")))
-    return Prepared(tuple(branches), regions.inside if keep and regions.rest.any() else None, tuple(words))
+    kept = KeptContent(base.features.trajectory, regions.inside) if keep and regions.rest.any() else None
+    return Prepared(Composition(tuple(branches), kept), tuple(words))
 
 
 def _branch(base: Base, contents: Contents, style: Style, share: Tensor, name: str) -> Branch:
