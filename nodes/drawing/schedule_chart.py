@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ...diffstyler_core.lora.schedule import LoraEntry, LoraSchedule
+from ...diffstyler_core.lora.schedule import LoraEntry, LoraSchedule, span
 from .page import dark_style, new_page, one_line, render
 from .palette import FAINT, INK, colour_of
 
@@ -15,17 +15,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, PLOT, ROW = 720, 360, 36
-LONGEST = 34
+LONGEST = 30
 """Letters of a name in the legend."""
 BASE_HEIGHT = 0.03
 """Of the base model's bar to each side of the axis, as a share of the strengths that are shown."""
 
 
 def outline(entry: LoraEntry) -> tuple[list[float], list[float]]:
-    """(xs, ys): corners of the entry's strength over the run, a bar for each step."""
-    steps = range(entry.start_at_step, entry.end_at_step)
-    xs = [float(edge) for step in steps for edge in (step, step + 1)]
-    return xs, [entry.strength_at(step) for step in steps for _ in "ab"]
+    """(xs, ys): corners of the entry's strength over shares of the run, as of very many steps."""
+    xs = [entry.start, entry.start + entry.ramp_in, entry.end - entry.ramp_out, entry.end]
+    return xs, [
+        0.0 if entry.ramp_in else entry.strength,
+        *[entry.strength] * 2,
+        0.0 if entry.ramp_out else entry.strength,
+    ]
 
 
 def strengths_shown(schedule: LoraSchedule) -> tuple[float, float]:
@@ -48,7 +51,7 @@ def schedule_page(schedule: LoraSchedule) -> Figure:
     axes = page.add_subplot()
     for index, entry in enumerate(schedule.entries):
         xs, ys = outline(entry)
-        label = f"{xs[0]:g}..{xs[-1]:g}   {one_line(entry.name, LONGEST)}"
+        label = f"{span(entry.start, entry.end)}   {one_line(entry.name, LONGEST)}"
         axes.fill_between(xs, ys, color=colour_of(index), linewidth=0, label=label)
     _draw_gaps(axes, schedule)
     _draw_axes(axes, schedule)
@@ -59,7 +62,7 @@ def schedule_page(schedule: LoraSchedule) -> Figure:
 def _draw_gaps(axes: Axes, schedule: LoraSchedule) -> None:
     low, high = strengths_shown(schedule)
     half = BASE_HEIGHT * (high - low)
-    gaps = ", ".join(f"{start:g}..{end:g}" for start, end in schedule.gaps())
+    gaps = ", ".join(span(start, end) for start, end in schedule.gaps())
     label = f"{gaps}   base model" if len(gaps) <= LONGEST else "base model"
     for number, (start, end) in enumerate(schedule.gaps()):
         words = None if number else label  # one line of the legend for all
@@ -69,9 +72,9 @@ def _draw_gaps(axes: Axes, schedule: LoraSchedule) -> None:
 def _draw_axes(axes: Axes, schedule: LoraSchedule) -> None:
     low, high = strengths_shown(schedule)
     axes.set_title("strength")
-    axes.set_xlabel("sampling step")
-    axes.set_xlim(0, max(1, schedule.end))
+    axes.set_xlabel("percent of the run")
+    axes.set_xlim(0, 1)
     axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.set_yticks(sorted({low, 0.0, high}), [f"{level:.3g}" for level in sorted({low, 0.0, high})])
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}")
     axes.axhline(0.0, color=INK, linewidth=2)

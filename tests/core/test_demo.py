@@ -32,7 +32,7 @@ def api():
         "4": node("CLIPTextEncode", "Prompt", text="painting", clip=["1", 1]),
         "5": node("DiffStyler_TrainStyleLoRA", "Train Style LoRA", model=["1", 0], steps=200),
         "6": node("DiffStyler_DDIMInvert", "DDIM Invert", model=["1", 0], steps=50),
-        "7": node("DiffStyler_InjectedSampler", "Sampler", feature_steps=30, attention_steps=25, cfg=3.0),
+        "7": node("DiffStyler_InjectedSampler", "Sampler", cfg=3.0),
     }
 
 
@@ -55,10 +55,9 @@ def test_each_option_reaches_its_node(api):
     assert api["1"]["inputs"]["ckpt_name"] == "my.safetensors"
 
 
-def test_the_injection_windows_keep_their_share_of_the_steps(api):
+def test_the_steps_are_the_inversions(api):
     apply(api, "--steps", "20")
     assert api["6"]["inputs"]["steps"] == 20
-    assert (api["7"]["inputs"]["feature_steps"], api["7"]["inputs"]["attention_steps"]) == (12, 10)
     assert api["5"]["inputs"]["steps"] == 200  # training is another matter
 
 
@@ -157,9 +156,3 @@ def test_another_content_brings_its_mask(regions, files):
 def test_a_mask_without_a_place_is_an_error(api, files):
     with pytest.raises(WorkflowError, match="uses no mask"):
         apply(api, "--mask", files["mask"])
-
-
-def test_the_turns_of_a_schedule_keep_their_share_of_the_steps(api):
-    api["8"] = node("DiffStyler_LoraSwitch", "LoRA Switch Schedule 1", start_at_step=30, end_at_step=50)
-    apply(api, "--steps", "10")
-    assert (api["8"]["inputs"]["start_at_step"], api["8"]["inputs"]["end_at_step"]) == (6, 10)

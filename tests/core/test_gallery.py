@@ -37,7 +37,7 @@ def test_swapped_turns():
     changed = {node for node in api if api[node] != other[node]}
     assert changed == {first, second}
     for node in (first, second):
-        for name in ("start_at_step", "end_at_step", "ramp_in", "ramp_out", "previous"):
+        for name in ("start_percent", "end_percent", "ramp_in_percent", "ramp_out_percent", "previous"):
             assert other[node]["inputs"].get(name) == api[node]["inputs"].get(name)
 
 

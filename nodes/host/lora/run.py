@@ -16,34 +16,31 @@ STRONGEST = 4.0
 
 
 class LoraRun:
-    """The LoRA of every step: one, a schedule's, or none (the base model). Each is read and checked once.
+    """The LoRA of every step of a run of S: one, a schedule's, or none (the base model). Each is read and checked once.
 
-    Raises ValueError when a LoRA does not fit the model, or a schedule reaches beyond the run. ``name`` is what errors
-    call the input.
+    Raises ValueError when a LoRA does not fit the model. ``name`` is what errors call the input.
     """
 
     def __init__(
         self, model: ModelPatcher, lora: Lora | LoraSchedule | None, strength: float, name: str, steps: int
     ) -> None:
-        schedule = lora if isinstance(lora, LoraSchedule) else LoraSchedule(())
-        if lora is not None and not isinstance(lora, LoraSchedule):
-            schedule = LoraSchedule.constant(lora, 1.0, steps)
-        schedule.check(steps)
         several = isinstance(lora, LoraSchedule)
+        self._schedule = _as_schedule(lora)
         self._strength = strength
-        self._schedule = schedule
+        self._steps = steps
+        self._idle = [f"note: {name}, {entry}: none of the {steps} steps" for entry in self._schedule.idle(steps)]
         self._ready = {
-            entry.start_at_step: ForwardLora(model, entry.lora, 1.0, f"{name}, {entry}" if several else name)
-            for entry in schedule.entries
+            entry.start: ForwardLora(model, entry.lora, 1.0, f"{name}, {entry}" if several else name)
+            for entry in self._schedule.entries
         }
 
     def at(self, step: int) -> ForwardLora | None:
         """The LoRA of a step at its strength there; None where the base model acts."""
-        entry = self._schedule.at(step)
+        entry = self._schedule.at(step, self._steps)
         if entry is None:
             return None
-        strength = entry.strength_at(step) * self._strength
-        return None if strength == 0.0 else self._ready[entry.start_at_step].at(strength)
+        strength = entry.strength_at(step, self._steps) * self._strength
+        return None if strength == 0.0 else self._ready[entry.start].at(strength)
 
     @property
     def bare(self) -> bool:
@@ -53,12 +50,18 @@ class LoraRun:
     @property
     def notes(self) -> tuple[str, ...]:
         """What of the LoRAs is not applied here, in words."""
-        return tuple(note for lora in self._ready.values() for note in lora.notes)
+        return (*self._idle, *(note for lora in self._ready.values() for note in lora.notes))
 
     def release(self) -> None:
         """Forgets what the run put on the computing device."""
         for lora in self._ready.values():
             lora.release()
+
+
+def _as_schedule(lora: Lora | LoraSchedule | None) -> LoraSchedule:
+    if isinstance(lora, LoraSchedule):
+        return lora
+    return LoraSchedule(()) if lora is None else LoraSchedule.constant(lora)
 
 
 def wired_or_file(lora: Lora | LoraSchedule | None, lora_name: str) -> tuple[Lora | LoraSchedule | None, str]:
