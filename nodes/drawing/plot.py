@@ -79,6 +79,8 @@ def _draw_line(axes: Axes, line: Line, log: bool) -> None:
 
 
 def _set_limits(axes: Axes, plot: Plot) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     if plot.top is not None:
         low = min(axes.get_ylim()[0], plot.top - LEAST)
         axes.set_ylim(low, plot.top + 0.05 * (plot.top - low))
@@ -86,4 +88,4 @@ def _set_limits(axes: Axes, plot: Plot) -> None:
         axes.set_xticks(range(len(plot.marks)), plot.marks)
         axes.set_xlim(-0.3, len(plot.marks) - 0.7)
     else:
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))

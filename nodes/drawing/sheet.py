@@ -106,6 +106,8 @@ def _draw_tile(page: figure.Figure, tile: Tile, left: float, tall: float) -> Non
 
 
 def _draw_table(page: figure.Figure, top: float, regions: list[str], rows: list[Row]) -> None:
+    from matplotlib.transforms import Bbox
+
     width = round(page.bbox.width) - 2 * GAP
     cell = (width - NAMES - BETTER - AGAINST) / max(1, len(regions))
     axes = place(page, GAP, top, width, ROW * (len(rows) + 1))
@@ -113,7 +115,7 @@ def _draw_table(page: figure.Figure, top: float, regions: list[str], rows: list[
         [[row.metric, row.better, row.against, *row.cells] for row in rows],
         colLabels=["", "better", "against", *regions],
         colWidths=[part / width for part in (NAMES, BETTER, AGAINST, *[cell] * len(regions))],
-        bbox=(0.0, 0.0, 1.0, 1.0),
+        bbox=Bbox.unit(),
     )
     _dress(table, width)
     axes.axhline(len(rows) / (len(rows) + 1), color=FAINT, linewidth=2)

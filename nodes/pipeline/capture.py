@@ -17,7 +17,8 @@ from ..host import text as host_text
 from ..host.inputs import Conditioning, require_conditioning, require_number
 from ..host.lora.run import STRONGEST, LoraRun
 from ..host.model import identity, require_compatible, require_family
-from ..host.sampling.capture import PRECISIONS, captured, keep_in, request_for
+from ..host.precisions import PRECISIONS
+from ..host.sampling.capture import captured, keep_in, request_for
 from ..inputs.layers import readable_layers
 from ..inputs.widgets import share_input, strength_input
 

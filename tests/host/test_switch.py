@@ -70,12 +70,17 @@ def test_refusals(pack, turns, words):
         chained(pack, *turns)
 
 
-def bar(pack, chart, schedule, share):
-    """(index of the entry, or None; signed strength) at a share of the run, measured in the picture's pixels."""
+def axes_of(pack, schedule):
+    """The chart's axes, laid out."""
     with pack.drawing.page.dark_style():
         page = pack.drawing.schedule_chart.schedule_page(schedule)
-        pack.drawing.page.render(page)  # which lays it out
-    axes, high = page.axes[0], len(chart)
+        pack.drawing.page.render(page)
+    return page.axes[0]
+
+
+def bar(pack, axes, chart, schedule, share):
+    """(index of the entry, or None; signed strength) at a share of the run, measured in the picture's pixels."""
+    high = len(chart)
     left = round(axes.transData.transform((share, 0.0))[0])
     column = chart[: round(high - axes.bbox.y0), left].astype(int)
     for index in range(len(schedule.entries)):
@@ -98,9 +103,10 @@ def bar(pack, chart, schedule, share):
 )
 def test_the_chart_shows_every_strength(pack, turns):
     schedule, _, chart = chained(pack, *turns)
+    axes = axes_of(pack, schedule)
     for step in range(1, 100, 4):  # not where windows meet
         entry = schedule.at(10 * step + 5, 1000)
-        index, strength = bar(pack, chart, schedule, step / 100 + 0.005)
+        index, strength = bar(pack, axes, chart, schedule, step / 100 + 0.005)
         expected = 0.0 if entry is None else entry.strength_at(10 * step + 5, 1000)
         assert strength == pytest.approx(expected, abs=0.03), step
         if abs(expected) > 0.05:  # a sliver has no pixels
@@ -126,7 +132,7 @@ def test_gaps_are_grey_and_entries_follow_their_strengths(pack):
 
 def test_an_empty_strength_has_a_chart_too(pack):
     schedule, _, chart = chained(pack, turn(0, 1, strength=0.0))
-    assert bar(pack, chart, schedule, 0.1)[1] == pytest.approx(0.0, abs=0.02)
+    assert bar(pack, axes_of(pack, schedule), chart, schedule, 0.1)[1] == pytest.approx(0.0, abs=0.02)
 
 
 def test_a_style_takes_a_schedule(pack):

@@ -28,8 +28,6 @@ from ..model import layout_of
 from .forward import Acting
 from .runs import Run, SourceGuider, denoise_content, run_guider, to_exploding
 
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
 Store = MemoryStore | DiskStore
 Keep = Callable[[Iterator[SiteTensors]], Store]
 

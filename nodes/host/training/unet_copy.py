@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from ....diffstyler_core.training.train import DrawLatents, Predict
 from ..inputs import Conditioning
 from ..model import unet_of
+from ..precisions import PRECISIONS
 
 PREFIX = "diffusion_model."
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def training_dtype(precision: str) -> torch.dtype:
