@@ -12,20 +12,15 @@ from torch import Tensor
 from ...diffstyler_core.evaluation.analysis import csv_text
 from ..drawing.sheet import Sheet, draw_sheets, number, tiles_of, unavailable
 from ..host import text as host_text
+from ..host.checks.pictures import unit_pictures
 from ..host.evaluation.measures import STYLE, Look, Tools, attempt, look_at_style, measure, regions_of
 from ..host.evaluation.pairs import fitted, masks_for, matched, one_each, words
 from ..host.networks.clip_scores import ClipScores
 from ..host.networks.files import LPIPS, weight_file, weight_names, weight_stamp
 from ..host.networks.perceptual import Lpips
-from ..host.pictures import rgb_pictures
 from ..inputs.features import ANALYSIS
 
 HEADER = ("result", "metric", "better", "against", "region", "value", "not_available")
-
-
-def plain(images: Tensor, name: str) -> Tensor:
-    """Pictures [B, H, W, 3], checked, on the CPU, in 0..1."""
-    return rgb_pictures(images, name).to("cpu").float().clamp(0.0, 1.0)
 
 
 def table(sheets: list[Sheet]) -> str:
@@ -116,8 +111,8 @@ class CompareImages(io.ComfyNode):
         clip_vision: Any = None,
         clip: Any = None,
     ) -> io.NodeOutput:
-        results, styles = plain(result, "result"), [] if style is None else list(plain(style, "style"))
-        contents = one_each(plain(content, "content"), len(results), "content")
+        results, styles = unit_pictures(result, "result"), [] if style is None else list(unit_pictures(style, "style"))
+        contents = one_each(unit_pictures(content, "content"), len(results), "content")
         masks = masks_for(mask, len(results))
         tools = Tools(
             attempt(lambda: Lpips(weight_file(LPIPS, lpips_weights))),

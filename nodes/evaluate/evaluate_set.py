@@ -11,13 +11,13 @@ from comfy_api.latest import io
 from ...diffstyler_core.evaluation.analysis import csv_text
 from ...diffstyler_core.metrics.pixels import NotAvailable
 from ..host import text as host_text
+from ..host.checks.text import require_text
 from ..host.evaluation.measures import Tools, attempt
 from ..host.evaluation.set_features import KeptFeatures
 from ..host.evaluation.set_files import GRAMMAR, digest, folder_of, make_plan, pictures_in, plain_parts
 from ..host.evaluation.set_run import METRICS, Evaluation, Settings
 from ..host.evaluation.set_summary import describe, scores_of, scores_table
 from ..host.evaluation.set_table import PairTable, output_file, write_text
-from ..host.inputs import require_text
 from ..host.networks.clip_scores import ClipScores, fingerprint
 from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names, weight_stamp
 from ..host.networks.inception import Inception

@@ -16,7 +16,7 @@ from ...diffstyler_core.lora.schedule import Lora
 from ..drawing.canvas import INK, fit_text, font, to_image, to_picture
 from ..drawing.schedule_chart import LETTERS, PAGE
 from ..host import text as host_text
-from ..host.inputs import Conditioning
+from ..host.checks.conditioning import Conditioning
 from ..inputs.features import ANALYSIS, Wired, feature_inputs, look
 
 TILE, GAP, LABELS, TOP, END = 288, 8, 136, 44, 68

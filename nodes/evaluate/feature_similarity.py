@@ -14,7 +14,7 @@ from ...diffstyler_core.lora.schedule import Lora
 from ..drawing.canvas import colour_of
 from ..drawing.plot import Line, Plot, draw_plot, linear_heights
 from ..host import text as host_text
-from ..host.inputs import Conditioning
+from ..host.checks.conditioning import Conditioning
 from ..inputs.features import ANALYSIS, Looked, Wired, feature_inputs, look
 
 HEADER = ("compared", "layer", "timestep", "cosine_per_pixel", "cosine_whole")

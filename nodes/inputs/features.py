@@ -21,7 +21,8 @@ from ...diffstyler_core.injection.sites import Site, parse_layers
 from ...diffstyler_core.injection.taps import Recorder
 from ...diffstyler_core.lora.schedule import Lora
 from .. import sockets
-from ..host.inputs import Conditioning, require_conditioning, require_number
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.numbers import require_number
 from ..host.lora.adapters import ForwardLora
 from ..host.lora.run import STRONGEST
 from ..host.model import identity, layout_of, require_compatible, require_family

@@ -13,7 +13,7 @@ from ...diffstyler_core.masks.segments import COMBINES, combine, everything
 from .. import sockets
 from ..drawing.contours import draw_contours
 from ..host import text as host_text
-from ..host.inputs import require_finite
+from ..host.checks.pictures import unit_pictures
 from ..host.networks.clip import NO_FOLDER, clip_folders
 from ..host.segment.choosers import Chooser, box_choosers, point_choosers, text_chooser
 from ..host.segment.fastsam import SegmentFinder
@@ -21,17 +21,6 @@ from ..host.segment.weights import OFFICIAL, weights_names, weights_path
 
 MODES = ("text", "points", "boxes", "everything")
 WHEN_NONE = ("empty mask", "error")
-
-
-def checked_pictures(image: Tensor) -> Tensor:
-    """IMAGE -> [B, H, W, 3] in 0..1. Raises ValueError for other channels and for NaN."""
-    if image.ndim != 4 or image.shape[-1] != 3 or not image.numel():
-        raise ValueError(
-            f"image: RGB pictures [B, H, W, 3] are expected, got {list(image.shape)}. "
-            "Flatten transparency first, e.g. with 'Split Image with Alpha'."
-        )
-    require_finite(image, "image")
-    return image.detach().cpu().float().clamp(0.0, 1.0)
 
 
 class FastSAMMask(io.ComfyNode):
@@ -92,7 +81,7 @@ class FastSAMMask(io.ComfyNode):
         point_input: Any = None,
         box_input: Any = None,
     ) -> io.NodeOutput:
-        pictures = checked_pictures(image)
+        pictures = unit_pictures(image, "image")
         for name, value, known in (
             ("mode", mode, MODES), ("combine", combine, COMBINES), ("when_none", when_none, WHEN_NONE)
         ):  # fmt: skip

@@ -14,8 +14,8 @@ from ...diffstyler_core.styles.style import Styles, masks_of
 from .. import sockets
 from ..drawing.canvas import colour_of, to_image, to_picture, write_outlined
 from ..host import text as host_text
-from ..host.inputs import require_number
-from ..host.pictures import one_picture
+from ..host.checks.numbers import require_number
+from ..host.checks.pictures import one_picture
 
 FARTHEST = 512
 TINT = 0.55

@@ -35,7 +35,8 @@ from ...diffstyler_core.injection.taps import Recorder, SiteTensors
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, require_conditioning, require_number
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.numbers import require_number
 from ..host.lora.run import STRONGEST, LoraRun
 from ..host.model import identity, layout_of, require_compatible, require_family
 from ..host.sampling.forward import Acting

@@ -16,7 +16,7 @@ from ...diffstyler_core.styles.regions import Outside
 from ...diffstyler_core.styles.style import Styles
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning
+from ..host.checks.conditioning import Conditioning
 from ..host.lora.adapters import NO_LORA
 from ..host.lora.run import file_fingerprint
 from ..host.sampling.guider import InjectedGuider

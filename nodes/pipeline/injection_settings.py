@@ -12,7 +12,7 @@ from ...diffstyler_core.injection.settings import CUSTOM, InjectionSettings, Lay
 from ...diffstyler_core.injection.sites import parse_layers
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import require_number
+from ..host.checks.numbers import require_number
 from ..inputs.widgets import blend_input, mode_input, preset_input
 
 ALL = "all"

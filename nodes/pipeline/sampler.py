@@ -21,7 +21,8 @@ from ...diffstyler_core.styles.regions import Outside, localize
 from ...diffstyler_core.styles.style import Styles
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, latent_notes, one_latent
+from ..host.checks.conditioning import Conditioning
+from ..host.checks.latents import latent_notes, one_latent
 from ..host.lora.adapters import NO_LORA
 from ..host.lora.run import file_fingerprint
 from ..host.sampling.guider import InjectedGuider

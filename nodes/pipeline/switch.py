@@ -8,7 +8,8 @@ from ...diffstyler_core.lora.schedule import Lora, LoraEntry, LoraSchedule
 from .. import sockets
 from ..drawing.schedule_chart import draw_schedule
 from ..host import text as host_text
-from ..host.inputs import require_number, require_text
+from ..host.checks.numbers import require_number
+from ..host.checks.text import require_text
 
 NOTHING = LoraSchedule(())
 STRONGEST, LAST_STEP = 4.0, 999

@@ -15,7 +15,8 @@ from ...diffstyler_core.lora.file import kohya_metadata, kohya_state
 from ...diffstyler_core.training.train import TrainConfig, TrainResult
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, require_conditioning, style_pictures
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.pictures import style_pictures
 from ..host.model import abar_of, family_of, fingerprint, identity, prediction_of
 from ..host.training.run import Progress, train_lora
 from ..host.training.store import Found, LoraStore, Saved, rescued_names

@@ -32,9 +32,9 @@ def prompt(value=None, width=32, **options):
 
 POOLED = torch.zeros(1, 32)
 REFUSED = [
-    ({"style_image": picture()[:0]}, "style_image: ", "batch of 0"),
+    ({"style_image": picture()[:0]}, "style_image: ", "[0, 96, 80, 3]", "Wire a picture"),
     ({"style_image": torch.rand(1, 1, 1, 3)}, "style_image: ", "got 1 x 1"),
-    ({"style_image": torch.rand(1, 64, 0, 3)}, "style_image: ", "got 0 x 64"),
+    ({"style_image": torch.rand(1, 64, 0, 3)}, "style_image: ", "[1, 64, 0, 3]"),
     ({"style_image": picture(value=-math.inf)}, "style_image ", "infinity"),
     ({"prompt": []}, "prompt: ", "got 0"),
     ({"prompt": prompt(math.nan)}, "prompt ", "NaN"),
@@ -50,8 +50,8 @@ REFUSED = [
     ({"seed": math.nan}, "seed", "got nan"),
     ({"resolution": math.nan}, "resolution", "got nan"),
     ({"batch_size": math.nan}, "batch_size", "got nan"),
-    ({"style_image": picture(channels=4)}, "style_image: ", "got 4 channels", "Split Image with Alpha"),
-    ({"style_image": picture(channels=1)}, "style_image: ", "got 1 channels", "RGB first"),
+    ({"style_image": picture(channels=4)}, "style_image: ", "[1, 96, 80, 4]", "Split Image with Alpha"),
+    ({"style_image": picture(channels=1)}, "style_image: ", "[1, 96, 80, 1]", "RGB first"),
     ({"style_image": picture(32, 63)}, "style_image: ", "63 x 32", "at least 64", "larger picture"),
     ({"style_image": picture(value=math.nan)}, "style_image ", "NaN", "check the node that made it"),
     ({"prompt": STYLE + EMPTY}, "prompt: ", "got 2", "Conditioning Combine"),

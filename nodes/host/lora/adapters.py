@@ -20,7 +20,7 @@ from comfy.weight_adapter.bypass import BypassForwardHook
 from torch import Tensor, nn
 
 from ....diffstyler_core.lora.schedule import Lora
-from ..inputs import require_text
+from ..checks.text import require_text
 from .check import PREFIX, checked_adapters
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 
 from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
-from ..inputs import require_text
+from ..checks.text import require_text
 from .adapters import LONGEST_PATH, NO_LORA, ForwardLora, lora_from_file
 
 STRONGEST = 4.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from ....diffstyler_core.metrics.pixels import NotAvailable
-from ..inputs import require_text
+from ..checks.text import require_text
 
 NONE = "none"
 LPIPS, FID = "lpips", "fid"

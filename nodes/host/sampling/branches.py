@@ -11,7 +11,7 @@ from torch import Tensor
 from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.capture import Capture
 from ....diffstyler_core.injection.plan import InjectionPlan
-from ..inputs import Conditioning
+from ..checks.conditioning import Conditioning
 from ..lora.run import LoraRun
 from ..model import fingerprint, require_family
 

@@ -9,7 +9,7 @@ from ....diffstyler_core.diffusion import ddim
 from ....diffstyler_core.diffusion.ddim import AtLevel, Denoiser, OnStep, unchanged
 from ....diffstyler_core.diffusion.schedule import NoiseSchedule
 from ....diffstyler_core.diffusion.trajectory import Trajectory, invert
-from ..inputs import Conditioning
+from ..checks.conditioning import Conditioning
 from ..model import family_of, identity
 from .runs import SourceGuider, run_guider, to_exploding, to_preserving
 

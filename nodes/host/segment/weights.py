@@ -15,7 +15,7 @@ import folder_paths
 import torch
 from torch import nn
 
-from ..inputs import require_text
+from ..checks.text import require_text
 
 FOLDER = "fastsam"
 OFFICIAL = ("FastSAM-s.pt", "FastSAM-x.pt")

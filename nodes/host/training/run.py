@@ -19,7 +19,7 @@ from ....diffstyler_core.diffusion.ddim import Denoiser
 from ....diffstyler_core.diffusion.schedule import NoiseSchedule
 from ....diffstyler_core.training.train import Predict, TrainConfig, TrainResult, adapt, checkpointed, train
 from .. import text as host_text
-from ..inputs import Conditioning
+from ..checks.conditioning import Conditioning
 from ..model import abar_of, prediction_of, schedule_of
 from .unet_copy import blocks_of, duration, latent_source, predict_with, private_unet
 

@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ....diffstyler_core.training.train import DrawLatents, Predict
-from ..inputs import Conditioning
+from ..checks.conditioning import Conditioning
 from ..model import unet_of
 
 PREFIX = "diffusion_model."
