@@ -15,8 +15,9 @@ from ..host import text as host_text
 from ..host.checks.pictures import unit_pictures
 from ..host.evaluation.measures import STYLE, Look, Tools, attempt, look_at_style, measure, regions_of
 from ..host.evaluation.pairs import fitted, masks_for, matched, one_each, words
+from ..host.identity import model_stamp
 from ..host.networks.clip_scores import ClipScores
-from ..host.networks.files import LPIPS, weight_file, weight_names, weight_stamp
+from ..host.networks.files import LPIPS, weight_file, weight_names
 from ..host.networks.perceptual import Lpips
 from ..inputs.features import ANALYSIS
 
@@ -95,7 +96,7 @@ class CompareImages(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, lpips_weights: str | None = None, **_: Any) -> str:
         """A file that was added or changed gives other figures, though its name is the same."""
-        return weight_stamp(LPIPS, lpips_weights)
+        return model_stamp(LPIPS, lpips_weights)
 
     @classmethod
     def execute(

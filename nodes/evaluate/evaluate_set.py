@@ -14,14 +14,16 @@ from ..host import text as host_text
 from ..host.checks.text import require_text
 from ..host.evaluation.measures import Tools, attempt
 from ..host.evaluation.set_features import KeptFeatures
-from ..host.evaluation.set_files import GRAMMAR, digest, folder_of, make_plan, pictures_in, plain_parts
+from ..host.evaluation.set_files import GRAMMAR, digest, make_plan, pictures_in
 from ..host.evaluation.set_run import METRICS, Evaluation, Settings
 from ..host.evaluation.set_summary import describe, scores_of, scores_table
-from ..host.evaluation.set_table import PairTable, output_file, write_text
-from ..host.networks.clip_scores import ClipScores, fingerprint
-from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names, weight_stamp
+from ..host.evaluation.set_table import PairTable, write_text
+from ..host.identity import file_stamp, fingerprint, model_stamp
+from ..host.networks.clip_scores import ClipScores
+from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names
 from ..host.networks.inception import Inception
 from ..host.networks.perceptual import Lpips
+from ..host.paths import folder_name, host_folder, output_file
 from ..inputs.features import ANALYSIS
 
 FOLDERS = ("results_folder", "content_folder", "style_folder")
@@ -35,7 +37,7 @@ def settings_of(size: int, lpips_weights: str, clip_vision: Any) -> Settings:
     lpips = attempt(lambda: Lpips(weight_file(LPIPS, lpips_weights)))
     clip = attempt(lambda: ClipScores(clip_vision))
     lpips_of = NONE if isinstance(lpips, NotAvailable) else digest(weight_file(LPIPS, lpips_weights))
-    clip_of = NONE if isinstance(clip, NotAvailable) else fingerprint(clip_vision)
+    clip_of = NONE if isinstance(clip, NotAvailable) else fingerprint(clip_vision.patcher)
     return Settings(size, Tools(lpips, clip), f"lpips {lpips_of} clip {clip_of}")
 
 
@@ -48,10 +50,9 @@ def features_of(fid_weights: str, folder: Path, size: int) -> KeptFeatures:
 def listing(name: str | None, widget: str) -> str:
     """A folder's pictures with their times and sizes; empty for no folder, which executing refuses."""
     try:
-        files = [(file, file.stat()) for file in pictures_in(folder_of(name or "", widget))[0]]
-    except (ValueError, OSError):
+        return file_stamp(pictures_in(host_folder(name or "", widget))[0])
+    except (ValueError, OSError):  # executing says what is wrong
         return ""
-    return " ".join(f"{file}:{stat.st_mtime_ns}:{stat.st_size}" for file, stat in files)
 
 
 class EvaluateSet(io.ComfyNode):
@@ -116,7 +117,7 @@ class EvaluateSet(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, lpips_weights: str | None = None, fid_weights: str | None = None, **rest: Any) -> str:
         """Pictures and weights that were added or changed are other figures, though the names are the same."""
-        weights = [weight_stamp(LPIPS, lpips_weights), weight_stamp(FID, fid_weights)]
+        weights = [model_stamp(LPIPS, lpips_weights), model_stamp(FID, fid_weights)]
         return " ".join([*weights, *(listing(rest.get(widget), widget) for widget in FOLDERS)])
 
     @classmethod
@@ -134,7 +135,7 @@ class EvaluateSet(io.ComfyNode):
         names = (results_folder, content_folder, style_folder)
         for widget, text in zip((*FOLDERS, "filename_prefix"), (*names, filename_prefix), strict=True):
             require_text(text, widget, LONGEST_PATH)
-        plan = make_plan(*(folder_of(name, widget) for name, widget in zip(names, FOLDERS, strict=True)))
+        plan = make_plan(*(host_folder(name, widget) for name, widget in zip(names, FOLDERS, strict=True)))
         table = PairTable(output_file(filename_prefix, ".csv"), [metric.key for metric in METRICS])
         settings = settings_of(size, lpips_weights, clip_vision)
         features = attempt(lambda: features_of(fid_weights, output_file(filename_prefix, "_features"), size))
@@ -144,7 +145,7 @@ class EvaluateSet(io.ComfyNode):
             progress.update_absolute(number, total)
             host_text.say(node_id, f"pair {number} of {total}")
 
-        folder = "/".join(plain_parts(results_folder, "results_folder"))
+        folder = folder_name(results_folder, "results_folder")
         done = Evaluation(folder, table, settings, features).run(plan, on_pair)
         scores = scores_of(done, "" if isinstance(features, NotAvailable) else features.name)
         text, scores_csv = describe(plan, done, scores), scores_table(scores)

@@ -23,9 +23,10 @@ from ...diffstyler_core.lora.schedule import Lora
 from .. import sockets
 from ..host.checks.conditioning import Conditioning, require_conditioning
 from ..host.checks.numbers import require_number
+from ..host.identity import identity
 from ..host.lora.adapters import ForwardLora
 from ..host.lora.run import STRONGEST
-from ..host.model import identity, layout_of, require_compatible, require_family
+from ..host.model import layout_of, require_compatible, require_family
 from ..host.sampling.forward import Acting
 from ..host.sampling.runs import SourceGuider, denoise_content, run_guider, to_exploding
 from .widgets import strength_input

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ...diffstyler_core.injection.settings import CUSTOM
 from ...diffstyler_core.styles.regions import OUTSIDES
 from .. import sockets
-from ..host.lora.adapters import NO_LORA, lora_names
+from ..host.lora.files import NO_LORA, lora_names
 from ..host.sampling.injection import FARTHEST
 from .widgets import blend_input, mode_input, preset_input, strength_input
 

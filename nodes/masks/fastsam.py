@@ -14,10 +14,11 @@ from .. import sockets
 from ..drawing.contours import draw_contours
 from ..host import text as host_text
 from ..host.checks.pictures import unit_pictures
+from ..host.identity import file_stamp, model_stamp
 from ..host.networks.clip import NO_FOLDER, clip_folders
 from ..host.segment.choosers import Chooser, box_choosers, point_choosers, text_chooser
 from ..host.segment.fastsam import SegmentFinder
-from ..host.segment.weights import OFFICIAL, weights_names, weights_path
+from ..host.segment.weights import FOLDER, OFFICIAL, weights_names, weights_path
 
 MODES = ("text", "points", "boxes", "everything")
 WHEN_NONE = ("empty mask", "error")
@@ -52,13 +53,9 @@ class FastSAMMask(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, fastsam_name: str | None = None, clip_folder: str | None = None, **_: Any) -> str:
         """Changed files are other weights, though their names are the same."""
-        try:
-            files = [weights_path(fastsam_name)] if fastsam_name else []  # None: it comes over a wire
-        except ValueError:  # executing says what is wrong
-            files = []
         folder = clip_folders().get(clip_folder or NO_FOLDER)
-        files += [] if folder is None else sorted(folder.iterdir())
-        return " ".join(f"{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files)
+        clip = "" if folder is None else file_stamp(sorted(folder.iterdir()))
+        return " ".join(filter(None, [model_stamp(FOLDER, fastsam_name), clip]))
 
     @classmethod
     def execute(

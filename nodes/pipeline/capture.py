@@ -37,13 +37,13 @@ from .. import sockets
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning, require_conditioning
 from ..host.checks.numbers import require_number
+from ..host.identity import identity
 from ..host.lora.run import STRONGEST, LoraRun
-from ..host.model import identity, layout_of, require_compatible, require_family
+from ..host.model import layout_of, require_compatible, require_family
+from ..host.precision import PRECISIONS
 from ..host.sampling.forward import Acting
 from ..host.sampling.runs import SourceGuider, denoise_content, run_guider, to_exploding
 from ..inputs.widgets import strength_input
-
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 Keep = Callable[[Iterator[SiteTensors]], MemoryStore | DiskStore]
 

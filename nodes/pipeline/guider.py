@@ -17,8 +17,7 @@ from ...diffstyler_core.styles.style import Styles
 from .. import sockets
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning
-from ..host.lora.adapters import NO_LORA
-from ..host.lora.run import file_fingerprint
+from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.guider import InjectedGuider
 from ..host.sampling.injection import Base, prepare, require_prompts
 from ..host.sampling.runs import sigmas_of

@@ -23,8 +23,7 @@ from .. import sockets
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning
 from ..host.checks.latents import latent_notes, one_latent
-from ..host.lora.adapters import NO_LORA
-from ..host.lora.run import file_fingerprint
+from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.guider import InjectedGuider
 from ..host.sampling.injection import Base, Prepared, prepare, require_prompts
 from ..host.sampling.runs import run_guider, sigmas_of, to_exploding, to_preserving

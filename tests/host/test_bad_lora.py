@@ -87,8 +87,8 @@ def test_a_file_that_changed_under_its_name_is_another_input(pack, files):
 
 def test_only_safetensors_are_listed(pack):
     assert "style.pt" in folder_paths.get_filename_list("loras")
-    assert "style.pt" not in pack.host.lora.adapters.lora_names()
-    assert "good.safetensors" in pack.host.lora.adapters.lora_names()
+    assert "style.pt" not in pack.host.lora.files.lora_names()
+    assert "good.safetensors" in pack.host.lora.files.lora_names()
 
 
 def test_a_long_name_is_a_name_and_half_a_letter_is_none(pack):

@@ -1,4 +1,4 @@
-"""The folders of an evaluation: kept inside the host's own, matched by file name, read one picture at a time."""
+"""The pictures of an evaluation: matched by file name, read one at a time."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import folder_paths
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from ....diffstyler_core.metrics.pixels import NotAvailable
+from ..paths import is_inside
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 BETWEEN = "_stylized_"
 GRAMMAR = f"<content>{BETWEEN}<style>.png"
 COUNTER = re.compile(r"_\d{5}_?$")
 """What Save Image adds to a name."""
-PLAIN = re.compile(r"[^\x00-\x1f<>:\"|?*\\/]+")
 TOGETHER = 2**20
 
 
@@ -48,51 +47,10 @@ class Plan(NamedTuple):
     styles: int
 
 
-def host_folders() -> dict[str, Path]:
-    """The host's directories that a widget may name."""
-    homes = {
-        "input": folder_paths.get_input_directory(),
-        "output": folder_paths.get_output_directory(),
-        "temp": folder_paths.get_temp_directory(),
-    }
-    return {name: Path(home) for name, home in homes.items()}
-
-
-def plain_parts(name: str, widget: str) -> list[str]:
-    """The parts of a path as typed into a widget. Raises ValueError for any that could lead elsewhere."""
-    parts = name.strip().strip("/").split("/")
-    if name.strip().startswith("/") or any(not PLAIN.fullmatch(p) or p.strip(" .") != p for p in parts):
-        raise ValueError(
-            f"{widget}: {name!r} is no plain name. Use letters, digits, '-', '_' and '/' for subfolders; "
-            "no '..', no drive, no leading '/'."
-        )
-    return parts
-
-
-def folder_of(name: str, widget: str) -> Path:
-    """A folder below the host's input, output or temp directory. Raises ValueError for any other, and a missing one."""
-    homes = host_folders()
-    first, *rest = plain_parts(name, widget)
-    if first not in homes:
-        raise ValueError(
-            f"{widget}: a folder starts with input, output or temp (ComfyUI's own directories), got {name!r}. "
-            "Write e.g. output/results, and put the pictures there."
-        )
-    folder = homes[first].joinpath(*rest)
-    if not folder.is_dir():
-        raise ValueError(f"{widget}: there is no folder {name!r} (looked for {folder}). Check its name.")
-    if not folder.resolve().is_relative_to(homes[first].resolve()):
-        raise ValueError(
-            f"{widget}: {name!r} is a link that leads out of ComfyUI's {first} directory, to {folder.resolve()}. "
-            "Put the pictures themselves there."
-        )
-    return folder
-
-
 def pictures_in(folder: Path) -> tuple[list[Path], list[Skipped]]:
     """Picture files of a folder by name, without its subfolders; links that lead out of it are skipped."""
     files = [f for f in sorted(folder.iterdir()) if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
-    inside = [f for f in files if f.is_file() and f.resolve().is_relative_to(folder.resolve())]
+    inside = [f for f in files if f.is_file() and is_inside(f, folder)]
     return inside, [
         Skipped(f.name, "it is no file, or a link that leads out of its folder") for f in files if f not in inside
     ]

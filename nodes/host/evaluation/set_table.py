@@ -11,27 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .set_files import host_folders, plain_parts
-
 NAMES = ("result", "content", "style", "key")
 REASONS = "not_available"
 """The column that says, as JSON, why a figure of the row is empty."""
-
-
-def output_file(prefix: str, ending: str) -> Path:
-    """A file below the host's output directory; its folder is made. Raises ValueError when it cannot be there."""
-    home = host_folders()["output"]
-    parts = plain_parts(prefix, "filename_prefix")
-    path = home.joinpath(*parts[:-1], parts[-1] + ending)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"filename_prefix: the folder {path.parent} cannot be made ({error.strerror}).") from error
-    if path.is_symlink() or not path.parent.resolve().is_relative_to(home.resolve()):
-        raise ValueError(
-            f"filename_prefix: {prefix!r} leads out of ComfyUI's output directory by a link. Choose another name."
-        )
-    return path
 
 
 def append_text(path: Path, text: str) -> None:

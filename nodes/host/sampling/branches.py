@@ -12,8 +12,9 @@ from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.capture import Capture
 from ....diffstyler_core.injection.plan import InjectionPlan
 from ..checks.conditioning import Conditioning
+from ..identity import fingerprint
 from ..lora.run import LoraRun
-from ..model import fingerprint, require_family
+from ..model import require_family
 
 
 class Content:

@@ -18,7 +18,7 @@ from ....diffstyler_core.styles.style import Style, Styles, regions_of
 from ..checks.conditioning import Conditioning, require_conditioning
 from ..checks.numbers import require_number
 from ..checks.timesteps import require_covered
-from ..lora.adapters import NO_LORA
+from ..lora.files import NO_LORA
 from ..lora.run import STRONGEST, LoraRun, wired_or_file
 from ..model import require_compatible, require_family
 from .branches import Branch, Content, Injected

@@ -10,7 +10,8 @@ from ....diffstyler_core.diffusion.ddim import AtLevel, Denoiser, OnStep, unchan
 from ....diffstyler_core.diffusion.schedule import NoiseSchedule
 from ....diffstyler_core.diffusion.trajectory import Trajectory, invert
 from ..checks.conditioning import Conditioning
-from ..model import family_of, identity
+from ..identity import identity
+from ..model import family_of
 from .runs import SourceGuider, run_guider, to_exploding, to_preserving
 
 

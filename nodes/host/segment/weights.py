@@ -15,7 +15,7 @@ import folder_paths
 import torch
 from torch import nn
 
-from ..checks.text import require_text
+from ..paths import model_file, shortened
 
 FOLDER = "fastsam"
 OFFICIAL = ("FastSAM-s.pt", "FastSAM-x.pt")
@@ -46,20 +46,12 @@ def weights_names() -> list[str]:
 
 def weights_path(name: str) -> Path:
     """The file of that name in models/fastsam. Raises ValueError when it is missing or lies elsewhere."""
-    folders = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
-    require_text(name, "fastsam_name")
-    if os.path.isabs(name) or ".." in Path(name.replace("\\", "/")).parts or not name.endswith(".pt"):
-        raise ValueError(f"fastsam_name must name a .pt file inside models/fastsam, got {name!r}. Choose one there.")
-    found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    found = model_file(FOLDER, name, "fastsam_name", (".pt",))
     if found is None:
+        folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
         raise ValueError(
-            f"fastsam_name: there is no {name!r} in {' or '.join(map(str, folders))}. "
+            f"fastsam_name: there is no {shortened(name)} in {folders}. "
             f"Fetch it from {SOURCE} and put it there, or wire any other MASK instead of this node."
-        )
-    if not any(found.resolve().is_relative_to(folder.resolve()) for folder in folders):
-        raise ValueError(
-            f"fastsam_name: {name!r} is a link that leads out of models/fastsam, to {found.resolve()}. "
-            "Put the file itself there, or name its folder in extra_model_paths.yaml as 'fastsam'."
         )
     return found
 
