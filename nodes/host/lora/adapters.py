@@ -17,7 +17,8 @@ from comfy.weight_adapter.bypass import BypassForwardHook
 from torch import Tensor, nn
 
 from ....diffstyler_core.lora.schedule import Lora
-from .check import PREFIX, checked_adapters
+from .check import checked_adapters
+from .keys import PREFIX
 
 log = logging.getLogger(__name__)
 
