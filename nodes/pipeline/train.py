@@ -12,7 +12,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...diffstyler_core.lora.file import kohya_metadata, kohya_state
-from ...diffstyler_core.training.train import TrainConfig, TrainResult
+from ...diffstyler_core.training.config import TrainConfig
+from ...diffstyler_core.training.train import TrainResult
 from .. import sockets
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning, require_conditioning

@@ -60,17 +60,17 @@ def test_forward_lora_is_a_lora_in_the_weights(pack, seed, measured, kind, stren
 @pytest.mark.parametrize("targets", [("to_q", "to_k", "to_v"), ("to_q", "to_k", "to_v", "to_out.0")])
 def test_exported_lora_through_the_hosts_loader_is_the_peft_model(pack, seed, measured, host_folders, kind, targets):
     model = tiny.make_model(kind, seed=seed)
-    config = pack.core.training.train.TrainConfig(rank=4, alpha=8.0, seed=seed, targets=targets)
+    config = pack.core.training.config.TrainConfig(rank=4, alpha=8.0, seed=seed, targets=targets)
     x, t, extra = inputs(kind, seed)
     with torch.inference_mode(False), torch.no_grad():
         private = pack.host.training.private_copy.private_unet(model, torch.float32)
-        layers = pack.core.training.train.adapt(private, config)
+        layers = pack.core.training.layers.adapt(private, config)
         generator = torch.Generator().manual_seed(seed)
         for layer in layers.values():
             up = layer.lora_B["default"].weight
             up.copy_(0.05 * torch.randn(up.shape, generator=generator))
         theirs = private(x.clone(), t.clone(), **{k: v.clone() for k, v in extra.items()})
-        extracted = pack.core.training.train.extract(layers)
+        extracted = pack.core.training.layers.extract(layers)
     names = pack.host.training.private_copy.module_names(model)
     state = pack.core.lora.file.kohya_state(extracted, names, config.alpha)
     pack.core.lora.file.save_lora(host_folders / "loras" / "style.safetensors", state, {})

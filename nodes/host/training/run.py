@@ -17,7 +17,9 @@ from torch import Tensor
 from ....diffstyler_core.diffusion import ddim
 from ....diffstyler_core.diffusion.ddim import Denoiser
 from ....diffstyler_core.diffusion.schedule import NoiseSchedule
-from ....diffstyler_core.training.train import Predict, TrainConfig, TrainResult, adapt, checkpointed, train
+from ....diffstyler_core.training.config import TrainConfig
+from ....diffstyler_core.training.layers import adapt, checkpointed
+from ....diffstyler_core.training.train import Predict, TrainResult, train
 from .. import text as host_text
 from ..checks.conditioning import Conditioning
 from ..model import abar_of, prediction_of, schedule_of
