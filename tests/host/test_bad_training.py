@@ -37,7 +37,7 @@ def prompt(value=None, width=32, **options):
 
 def controlled():
     """The prompt with a ControlNet, as the host's node wires it."""
-    net = comfy.controlnet.ControlNet(None, load_device="cpu", manual_cast_dtype=None)
+    net = comfy.controlnet.ControlNet(torch.nn.Linear(1, 1), load_device=torch.device("cpu"))
     return host_nodes.ControlNetApplyAdvanced().apply_controlnet(prompt(), EMPTY, net, picture(), 0.8, 0.0, 1.0)[0]
 
 
