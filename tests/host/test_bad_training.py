@@ -117,9 +117,9 @@ def test_pictures_of_any_other_size_are_resized_first(bench, size, monkeypatch):
 
 def test_what_training_does_not_use_of_a_prompt_is_said(bench):
     """Every key that is neither refused nor used has its line; a stock prompt has none."""
-    inpainting = prompt(concat_latent_image=torch.zeros(1, 4, 8, 8), concat_mask=torch.zeros(1, 1, 8, 8), guidance=None)
-    shown = bench.train_output(prompt=inpainting, save=False).ui["text"][0]
-    for key in ("concat_latent_image", "concat_mask"):
+    unused = {"concat_latent_image": torch.zeros(1, 4, 8, 8), "unclip_conditioning": [{"strength": 1.0}]}
+    shown = bench.train_output(prompt=prompt(**unused, guidance=None), save=False).ui["text"][0]
+    for key in unused:
         assert f"note: the prompt's '{key}' is not used in training" in shown
     assert "guidance" not in shown
     whole = prompt(pooled_output=POOLED, start_percent=0.0, end_percent=1.0, strength=0.5)

@@ -22,9 +22,11 @@ ACTS_BESIDE = {
 """What of a prompt changes the UNet's work in a run, and could not act in training: the private UNet has none of it."""
 USED = {
     "pooled_output", "width", "height", "crop_w", "crop_h", "target_width", "target_height", "aesthetic_score",
-    "prompt_type", "unclip_conditioning", "unclip_noise_augment_merge", "model_conds",
+    "prompt_type", "model_conds",
 }  # fmt: skip
-"""What the host makes the UNet's inputs of."""
+"""What the host makes the UNet's inputs of; all CLIPs give the pooled output, whether the UNet takes it or not."""
+USED_WITH_VECTOR = {"unclip_conditioning", "unclip_noise_augment_merge"}
+"""Likewise, for a UNet that takes a vector beside the prompt (SDXL, unCLIP)."""
 MEANS_NOTHING_ALONE = {
     "strength", "mask_strength", "set_area_to_bounds", "control_apply_to_uncond", "start_percent", "end_percent",
     "clip_start_percent", "clip_end_percent", "area", "mask", "default", "uuid",
@@ -43,9 +45,9 @@ def require_trainable(conditioning: Conditioning, name: str) -> None:
             )
 
 
-def prompt_notes(conditioning: Conditioning) -> list[str]:
+def prompt_notes(conditioning: Conditioning, model: ModelPatcher) -> list[str]:
     """A line for each other part of a prompt that training does not use, to be shown on the node."""
-    known = {*ACTS_BESIDE, *USED, *MEANS_NOTHING_ALONE}
+    known = {*ACTS_BESIDE, *USED, *MEANS_NOTHING_ALONE, *(USED_WITH_VECTOR if model.model.adm_channels else ())}
     unused = {key: None for _, options in conditioning for key, value in options.items() if value is not None}
     return [f"note: the prompt's {key!r:.100} is not used in training" for key in unused if key not in known]
 

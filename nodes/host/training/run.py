@@ -109,7 +109,7 @@ def train_lora(
             progress.start()
             with checkpointed(blocks_of(unet), config.gradient_checkpointing):
                 result = train(layers, predict, draw, abar, prediction_of(model), config, progress)
-            return result, "\n".join(filter(None, [words, *prompt_notes(conditioning)]))
+            return result, "\n".join(filter(None, [words, *prompt_notes(conditioning, model)]))
         finally:
             progress.preview = None
             gc.collect()
