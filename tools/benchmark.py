@@ -82,7 +82,7 @@ class Bench:
     def random_lora(self, seed: int = 1) -> dict[str, torch.Tensor]:
         """A LORA_MODEL on q, k and v of every attention."""
         core, generator = self.pack.core.lora.file, torch.Generator().manual_seed(seed)
-        names = self.pack.host.training.unet_copy.module_names(self.model)
+        names = self.pack.host.training.private_copy.module_names(self.model)
         unet = self.pack.host.model.unet_of(self.model)
         lora = {
             path: core.LowRank(

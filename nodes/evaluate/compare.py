@@ -19,15 +19,11 @@ from ...diffstyler_core.metrics.available import value_or_reason
 from .. import sockets
 from ..drawing.sheet import Sheet, draw_sheets, tiles_of
 from ..host import text as host_text
+from ..host.checks.pictures import unit_pictures
+from ..host.identity import model_stamp
 from ..host.networks.clip_scores import ClipScores
-from ..host.networks.files import LPIPS, weight_file, weight_names, weight_stamp
+from ..host.networks.files import LPIPS, weight_file, weight_names
 from ..host.networks.perceptual import Lpips
-from ..host.pictures import rgb_pictures
-
-
-def plain(images: Tensor, name: str) -> Tensor:
-    """Pictures [B, H, W, 3], checked, on the CPU, in 0..1."""
-    return rgb_pictures(images, name).to("cpu").float().clamp(0.0, 1.0)
 
 
 class CompareImages(io.ComfyNode):
@@ -81,7 +77,7 @@ class CompareImages(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, lpips_weights: str | None = None, **_: Any) -> str:
         """A file that was added or changed gives other figures, though its name is the same."""
-        return weight_stamp(LPIPS, lpips_weights)
+        return model_stamp(LPIPS, lpips_weights)
 
     @classmethod
     def execute(
@@ -97,8 +93,8 @@ class CompareImages(io.ComfyNode):
         clip_vision: Any = None,
         clip: Any = None,
     ) -> io.NodeOutput:
-        results, styles = plain(result, "result"), [] if style is None else list(plain(style, "style"))
-        contents = one_each(plain(content, "content"), len(results), "content")
+        results, styles = unit_pictures(result, "result"), [] if style is None else list(unit_pictures(style, "style"))
+        contents = one_each(unit_pictures(content, "content"), len(results), "content")
         masks = masks_for(mask, len(results))
         networks = Networks(
             value_or_reason(lpips_of, lpips_weights),

@@ -19,13 +19,14 @@ from ...diffstyler_core.evaluation.set_table import PairTable, write_text
 from ...diffstyler_core.metrics.available import NotAvailable, value_or_reason
 from .. import sockets
 from ..host import text as host_text
-from ..host.evaluation.folders import folder_of, output_file, plain_parts
+from ..host.checks.text import require_text
 from ..host.evaluation.picture_files import digest, read_picture
-from ..host.inputs import require_text
-from ..host.networks.clip_scores import ClipScores, fingerprint
-from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names, weight_stamp
+from ..host.identity import file_stamp, fingerprint, model_stamp
+from ..host.networks.clip_scores import ClipScores
+from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names
 from ..host.networks.inception import Inception
 from ..host.networks.perceptual import Lpips
+from ..host.paths import folder_name, host_folder, output_file
 
 FOLDERS = ("results_folder", "content_folder", "style_folder")
 LONGEST_PATH = 1000
@@ -38,7 +39,7 @@ def settings_of(size: int, lpips_weights: str, clip_vision: Any) -> Settings:
     weights = value_or_reason(weight_file, LPIPS, lpips_weights)
     lpips, clip = value_or_reason(Lpips, weights), value_or_reason(ClipScores, clip_vision)
     lpips_identity = NONE if isinstance(lpips, NotAvailable) else digest(weight_file(LPIPS, lpips_weights))
-    clip_identity = NONE if isinstance(clip, NotAvailable) else fingerprint(clip_vision)
+    clip_identity = NONE if isinstance(clip, NotAvailable) else fingerprint(clip_vision.patcher)
     return Settings(size, Networks(lpips, clip), f"lpips {lpips_identity} clip {clip_identity}")
 
 
@@ -51,10 +52,9 @@ def features_of(fid_weights: str, folder: Path, size: int) -> KeptFeatures:
 def listing(name: str | None, widget: str) -> str:
     """A folder's pictures with their times and sizes; empty for no folder, which executing refuses."""
     try:
-        files = [(file, file.stat()) for file in pictures_in(folder_of(name or "", widget))[0]]
-    except (ValueError, OSError):
+        return file_stamp(pictures_in(host_folder(name or "", widget))[0])
+    except (ValueError, OSError):  # executing says what is wrong
         return ""
-    return " ".join(f"{file}:{stat.st_mtime_ns}:{stat.st_size}" for file, stat in files)
 
 
 class EvaluateSet(io.ComfyNode):
@@ -119,7 +119,7 @@ class EvaluateSet(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, lpips_weights: str | None = None, fid_weights: str | None = None, **rest: Any) -> str:
         """Pictures and weights that were added or changed are other figures, though the names are the same."""
-        weights = [weight_stamp(LPIPS, lpips_weights), weight_stamp(FID, fid_weights)]
+        weights = [model_stamp(LPIPS, lpips_weights), model_stamp(FID, fid_weights)]
         return " ".join([*weights, *(listing(rest.get(widget), widget) for widget in FOLDERS)])
 
     @classmethod
@@ -137,11 +137,11 @@ class EvaluateSet(io.ComfyNode):
         names = (results_folder, content_folder, style_folder)
         for widget, text in zip((*FOLDERS, "filename_prefix"), (*names, filename_prefix), strict=True):
             require_text(text, widget, LONGEST_PATH)
-        plan = make_plan(*(folder_of(name, widget) for name, widget in zip(names, FOLDERS, strict=True)))
+        plan = make_plan(*(host_folder(name, widget) for name, widget in zip(names, FOLDERS, strict=True)))
         table = PairTable(output_file(filename_prefix, ".csv"), [metric.key for metric in METRICS])
         settings = settings_of(size, lpips_weights, clip_vision)
         features = value_or_reason(features_of, fid_weights, output_file(filename_prefix, "_features"), size)
-        folder = "/".join(plain_parts(results_folder, "results_folder"))
+        folder = folder_name(results_folder, "results_folder")
         evaluation = Evaluation(folder, table, settings, features, Files(digest, read_picture))
         progress, total, node_id = comfy.utils.ProgressBar(len(plan.tasks)), len(plan.tasks), host_text.id_of(cls)
 

@@ -13,7 +13,7 @@ from ...diffstyler_core.lora.schedule import Lora
 from .. import sockets
 from ..drawing.layer_grid import LayerPicture, draw_layers
 from ..host import text as host_text
-from ..host.inputs import Conditioning
+from ..host.checks.conditioning import Conditioning
 from ..host.sampling.features import FeatureRequest, evaluate_features
 from ..inputs.features import feature_inputs
 

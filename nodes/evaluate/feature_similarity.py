@@ -15,7 +15,7 @@ from .. import sockets
 from ..drawing.palette import colour_of
 from ..drawing.plot import Line, Plot, draw_plot
 from ..host import text as host_text
-from ..host.inputs import Conditioning
+from ..host.checks.conditioning import Conditioning
 from ..host.sampling.features import FeatureRequest, FeaturesByModel, evaluate_features
 from ..inputs.features import feature_inputs
 

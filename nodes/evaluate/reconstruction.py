@@ -18,7 +18,8 @@ from .. import sockets
 from ..drawing.palette import colour_of
 from ..drawing.plot import Line, Plot, draw_plot
 from ..host import text as host_text
-from ..host.inputs import Conditioning, latent_notes, one_latent, require_conditioning
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.latents import latent_notes, one_latent
 from ..host.model import require_compatible, schedule_of
 from ..host.sampling.inversion import invert_latent, reconstruct_latent
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from comfy_api.latest import io, ui
 from server import PromptServer
 from torch import Tensor
@@ -17,6 +19,12 @@ def say(node_id: str | None, text: str) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None and node_id is not None:
         server.send_progress_text(text, node_id)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: '45 s', '3 min 10 s'."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def output(*values: object, text: str, node: type[io.ComfyNode], picture: Tensor | None = None) -> io.NodeOutput:

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.styles.regions import OUTSIDES
 from .. import sockets
-from ..host.lora.adapters import NO_LORA, lora_names
+from ..host.lora.files import NO_LORA, lora_names
 from ..host.sampling.injection import FARTHEST
 from .preset import Chosen, preset_input, settings_of
 from .widgets import strength_input

@@ -10,8 +10,8 @@ from ...diffstyler_core.masks.mask import fit_mask, one_mask
 from ...diffstyler_core.styles.style import Styles, regions_of
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import require_number
-from ..host.pictures import one_picture, place_of, rgb_pictures
+from ..host.checks.numbers import require_number
+from ..host.checks.pictures import one_picture, place_of, rgb_pictures
 
 FARTHEST = 512
 

@@ -14,8 +14,8 @@ from .. import sockets
 from ..drawing.numbers import Number, write_numbers
 from ..drawing.palette import colour_of
 from ..host import text as host_text
-from ..host.inputs import require_number
-from ..host.pictures import one_picture
+from ..host.checks.numbers import require_number
+from ..host.checks.pictures import one_picture
 
 FARTHEST = 512
 TINT = 0.55

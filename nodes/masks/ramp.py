@@ -9,8 +9,8 @@ from torch import Tensor
 from ...diffstyler_core.masks.mask import PROFILES, Profile, ramp
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import require_number
-from ..host.pictures import rgb_pictures
+from ..host.checks.numbers import require_number
+from ..host.checks.pictures import rgb_pictures
 
 LARGEST = 16384
 CENTRES, SHARPNESS = (-1.0, 2.0), (0.01, 100.0)

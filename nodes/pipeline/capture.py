@@ -8,16 +8,19 @@ from comfy_api.latest import io
 
 from ...diffstyler_core.diffusion.shares import steps_in
 from ...diffstyler_core.diffusion.trajectory import Trajectory
-from ...diffstyler_core.injection.capture import STORAGES, Capture, CaptureRequest, ContentRun, Storage
+from ...diffstyler_core.injection.capture import Capture, CaptureRequest, ContentRun
 from ...diffstyler_core.injection.keeper import Keeper
 from ...diffstyler_core.injection.sites import Site, format_layers
+from ...diffstyler_core.injection.store import STORAGES, Storage
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, require_conditioning, require_number
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.numbers import require_number
+from ..host.identity import identity
 from ..host.lora.run import STRONGEST, LoraRun
-from ..host.model import identity, require_compatible, require_family
-from ..host.precisions import PRECISIONS
+from ..host.model import require_compatible, require_family
+from ..host.precision import PRECISIONS
 from ..host.sampling.capture import captured, keep_in, request_for
 from ..inputs.layers import readable_layers
 from ..inputs.widgets import share_input, strength_input

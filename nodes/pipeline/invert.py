@@ -14,7 +14,8 @@ from ...diffstyler_core.diffusion.schedule import SPACINGS, Spacing, spacing_not
 from ...diffstyler_core.metrics.pixels import latent_psnr
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, latent_notes, one_latent, require_conditioning
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.latents import latent_notes, one_latent
 from ..host.model import require_compatible, schedule_of
 from ..host.sampling.inversion import invert_latent, reconstruct_latent
 

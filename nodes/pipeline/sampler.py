@@ -14,9 +14,9 @@ from ...diffstyler_core.styles.regions import Outside
 from ...diffstyler_core.styles.style import Styles
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, latent_notes
-from ..host.lora.adapters import NO_LORA
-from ..host.lora.run import file_fingerprint
+from ..host.checks.conditioning import Conditioning
+from ..host.checks.latents import latent_notes
+from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.injection import Base, prepare, require_run
 from ..host.sampling.stylize import choose_start, sample_injected
 from ..inputs.injection import injected, region_inputs, run_inputs

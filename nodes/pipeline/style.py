@@ -11,7 +11,8 @@ from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ...diffstyler_core.styles.style import Style, Styles, add_style
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, require_number
+from ..host.checks.conditioning import Conditioning
+from ..host.checks.numbers import require_number
 from ..host.lora.run import STRONGEST
 from ..inputs.widgets import strength_input
 

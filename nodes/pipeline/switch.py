@@ -8,7 +8,8 @@ from ...diffstyler_core.lora.schedule import Lora, LoraEntry, LoraSchedule, span
 from .. import sockets
 from ..drawing.schedule_chart import draw_schedule
 from ..host import text as host_text
-from ..host.inputs import require_number, require_text
+from ..host.checks.numbers import require_number
+from ..host.checks.text import require_text
 from ..host.lora.run import STRONGEST
 from ..inputs.widgets import share_input, strength_input
 

@@ -12,14 +12,21 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...diffstyler_core.lora.file import kohya_metadata, kohya_state
-from ...diffstyler_core.training.train import TrainConfig, TrainResult
+from ...diffstyler_core.training.config import TrainConfig
+from ...diffstyler_core.training.train import TrainResult
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, require_conditioning, style_pictures
-from ..host.model import abar_of, family_of, fingerprint, identity, prediction_of
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.pictures import style_pictures
+from ..host.identity import fingerprint, identity
+from ..host.model import abar_of, family_of, prediction_of
+from ..host.precision import training_dtype
+from ..host.text import duration
+from ..host.training.latents import prepare_pictures
+from ..host.training.private_copy import module_names, require_plain_unet
 from ..host.training.run import Progress, train_lora
-from ..host.training.store import Found, LoraStore, Saved, rescued_names
-from ..host.training.unet_copy import duration, module_names, prepare_pictures, require_plain_unet, training_dtype
+from ..host.training.store import Found, LoraStore, rescued_names
+from ..host.training.writing import Saved
 
 TARGETS = {"q, k, v": ("to_q", "to_k", "to_v"), "q, k, v, out": ("to_q", "to_k", "to_v", "to_out.0")}
 

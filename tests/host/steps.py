@@ -100,13 +100,13 @@ def random_lora(pack, model, seed: int, rank: int = 3, size: float = 1.0) -> dic
     generator = torch.Generator().manual_seed(seed)
     weights = model.model.diffusion_model.state_dict()
     lora = {}
-    for path in pack.host.training.unet_copy.module_names(model):
+    for path in pack.host.training.private_copy.module_names(model):
         if ".attn" in path and path.endswith((".to_q", ".to_k", ".to_v")):
             rows, columns = weights[f"{path}.weight"].shape
             down = torch.randn(rank, columns, generator=generator) * columns**-0.5
             up = torch.randn(rows, rank, generator=generator) * size
             lora[path] = pack.core.lora.file.LowRank(down, up)
-    return pack.core.lora.file.kohya_state(lora, pack.host.training.unet_copy.module_names(model), alpha=float(rank))
+    return pack.core.lora.file.kohya_state(lora, pack.host.training.private_copy.module_names(model), alpha=float(rank))
 
 
 INJECTION = {"lora_name": "none", "lora_strength": 1.0}

@@ -99,10 +99,6 @@ def test_folders_elsewhere_are_refused(pack, folders, widget, name):
 
 @pytest.mark.parametrize("name", ["", "/tmp/x", "../x", "a/../x", "a\\x", "a/", "C:x"])
 def test_tables_elsewhere_are_refused(pack, folders, name):
-    if name == "a/":
-        assert len(sb.evaluate(pack, filename_prefix=name).pairs) == 6
-        assert (folders / "output" / "a.csv").is_file()
-        return
     with rb.refuses("filename_prefix: ", repr(name), "plain name"):
         sb.evaluate(pack, filename_prefix=name)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
-import folder_paths
 from comfy.model_patcher import ModelPatcher
 
 from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
-from ..inputs import require_text
-from .adapters import LONGEST_PATH, NO_LORA, ForwardLora, lora_from_file
+from .adapters import ForwardLora
+from .files import NO_LORA, lora_from_file
 
 STRONGEST = 4.0
 """The largest strength, either way, that the nodes take."""
@@ -77,11 +74,3 @@ def wired_or_file(lora: Lora | LoraSchedule | None, lora_name: str) -> tuple[Lor
     if lora_name != NO_LORA:
         return lora_from_file(lora_name), f"lora_name: {lora_name!r}"
     return lora, "lora"
-
-
-def file_fingerprint(lora_name: str) -> str:
-    """A changed file is another LoRA, though its name is the same."""
-    if lora_name == NO_LORA:
-        return ""
-    path = folder_paths.get_full_path("loras", require_text(lora_name, "lora_name", LONGEST_PATH))
-    return "" if path is None else f"{os.stat(path).st_mtime_ns}"

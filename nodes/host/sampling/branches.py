@@ -12,9 +12,10 @@ from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.capture import Capture
 from ....diffstyler_core.injection.plan import InjectionPlan
 from ....diffstyler_core.styles.kept import KeptContent
-from ..inputs import Conditioning
+from ..checks.conditioning import Conditioning
+from ..identity import fingerprint
 from ..lora.run import LoraRun
-from ..model import fingerprint, require_family
+from ..model import require_family
 
 
 class Content:

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.trajectory import Trajectory
-from ....diffstyler_core.injection.capture import CaptureRequest, DiskStore, MemoryStore, Storage, flatten
+from ....diffstyler_core.injection.capture import CaptureRequest, flatten
 from ....diffstyler_core.injection.keeper import Keeper, require_finite
 from ....diffstyler_core.injection.sites import parse_layers
 from ....diffstyler_core.injection.size import fitting
+from ....diffstyler_core.injection.store import DiskStore, MemoryStore, Storage
 from ....diffstyler_core.injection.taps import Recorder, SiteTensors
-from ..inputs import Conditioning
+from ..checks.conditioning import Conditioning
 from ..lora.run import LoraRun
 from ..model import layout_of
 from .forward import Acting

@@ -19,10 +19,12 @@ from ....diffstyler_core.injection.keeper import Keeper
 from ....diffstyler_core.injection.sites import Site, parse_layers
 from ....diffstyler_core.injection.taps import Recorder
 from ....diffstyler_core.lora.schedule import Lora
-from ..inputs import Conditioning, require_conditioning, require_number
+from ..checks.conditioning import Conditioning, require_conditioning
+from ..checks.numbers import require_number
+from ..identity import identity
 from ..lora.adapters import ForwardLora
 from ..lora.run import STRONGEST
-from ..model import identity, layout_of, require_compatible, require_family
+from ..model import layout_of, require_compatible, require_family
 from .forward import Acting
 from .runs import SourceGuider, denoise_content, run_guider, to_exploding
 

@@ -17,7 +17,7 @@ from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.sites import Site
 from ....diffstyler_core.injection.taps import Injector, Recorder, SiteTensors
 from ....diffstyler_core.styles.regions import localize, put_back
-from ..inputs import Conditioning
+from ..checks.conditioning import Conditioning
 from .branches import Composition, Content, Injected
 from .forward import Acting, Options, acting_options
 from .fusion import BranchStep, Processed, Prompts, fusing_options

@@ -15,8 +15,10 @@ from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ....diffstyler_core.styles.kept import KeptContent
 from ....diffstyler_core.styles.regions import OUTSIDES, Outside
 from ....diffstyler_core.styles.style import Style, Styles, regions_of
-from ..inputs import Conditioning, require_conditioning, require_covered, require_number
-from ..lora.adapters import NO_LORA
+from ..checks.conditioning import Conditioning, require_conditioning
+from ..checks.numbers import require_number
+from ..checks.timesteps import require_covered
+from ..lora.files import NO_LORA
 from ..lora.run import STRONGEST, LoraRun, wired_or_file
 from ..model import require_compatible, require_family
 from .branches import Branch, Composition, Content, Injected

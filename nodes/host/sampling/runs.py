@@ -18,7 +18,7 @@ from torch import Tensor
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.schedule import NoiseSchedule
 from ....diffstyler_core.diffusion.trajectory import Trajectory
-from ..inputs import Conditioning
+from ..checks.conditioning import Conditioning
 from .forward import Acting, Options, acting_options
 
 Run = Callable[[Denoiser, Tensor, OnStep], Tensor]

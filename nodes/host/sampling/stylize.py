@@ -11,7 +11,8 @@ from torch import Tensor
 from ....diffstyler_core.diffusion import ddim
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.trajectory import Trajectory
-from ..inputs import Conditioning, one_latent
+from ..checks.conditioning import Conditioning
+from ..checks.latents import one_latent
 from .branches import Composition
 from .guider import InjectedGuider
 from .runs import run_guider, sigmas_of, to_exploding, to_preserving
