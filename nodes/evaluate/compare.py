@@ -93,7 +93,6 @@ class CompareImages(io.ComfyNode):
                 io.String.Output("text", tooltip="The figures in words, and what is not available and why."),
                 io.String.Output("csv", tooltip=f"A table: {', '.join(HEADER)}."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -130,7 +129,7 @@ class CompareImages(io.ComfyNode):
             progress.update(1)
         text = "\n\n".join(describe(sheet) for sheet in sheets)
         sheet = draw_sheets(sheets)
-        return host_text.output(sheet, text, table(sheets), text=text, node=cls, picture=sheet)
+        return host_text.output(sheet, text, table(sheets), text=text, picture=sheet)
 
 
 def compare_one(

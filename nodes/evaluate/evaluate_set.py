@@ -109,7 +109,6 @@ class EvaluateSet(io.ComfyNode):
                 io.String.Output("scores", tooltip="The scores as a table; also in <filename_prefix>_scores.csv."),
                 io.String.Output("pairs", tooltip="All pairs' figures as a table; also in <filename_prefix>.csv."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -138,11 +137,12 @@ class EvaluateSet(io.ComfyNode):
         table = PairTable(output_file(filename_prefix, ".csv"), [metric.key for metric in METRICS])
         settings = settings_of(size, lpips_weights, clip_vision)
         features = attempt(lambda: features_of(fid_weights, output_file(filename_prefix, "_features"), size))
-        progress, total, node_id = comfy.utils.ProgressBar(len(plan.tasks)), len(plan.tasks), host_text.id_of(cls)
+        progress, total = comfy.utils.ProgressBar(len(plan.tasks)), len(plan.tasks)
+        say = host_text.Counter("pair", kept=f"the pairs so far are in {table.path.name}")
 
         def on_pair(number: int) -> None:
             progress.update_absolute(number, total)
-            host_text.say(node_id, f"pair {number} of {total}")
+            say(number, total)
 
         folder = "/".join(plain_parts(results_folder, "results_folder"))
         done = Evaluation(folder, table, settings, features).run(plan, on_pair)
@@ -150,4 +150,4 @@ class EvaluateSet(io.ComfyNode):
         text, scores_csv = describe(plan, done, scores), scores_table(scores)
         write_text(output_file(filename_prefix, "_scores.csv"), scores_csv)
         pairs = csv_text(table.columns, [[row[name] for name in table.columns] for row in done.rows])
-        return host_text.output(text, scores_csv, pairs, text=text, node=cls)
+        return host_text.output(text, scores_csv, pairs, text=text)

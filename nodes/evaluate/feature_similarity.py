@@ -95,7 +95,6 @@ class FeatureSimilarity(io.ComfyNode):
                 io.String.Output("csv", tooltip=f"A table: {', '.join(HEADER)}."),
                 io.String.Output("text", tooltip="The same in words, with the step that was taken."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -117,4 +116,4 @@ class FeatureSimilarity(io.ComfyNode):
         compared = compare(looked)
         text = "\n".join([*looked.words, *(describe(one) for one in compared)])
         plot = draw_similarities(compared, looked.t)
-        return host_text.output(plot, table(compared, looked.t), text, text=text, node=cls, picture=plot)
+        return host_text.output(plot, table(compared, looked.t), text, text=text, picture=plot)

@@ -75,7 +75,6 @@ class InjectionSettingsNode(io.ComfyNode):
             outputs=[
                 sockets.Injection.Output("injection", tooltip="For the Injected LoRA Sampler or Guider, or a Style.")
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -102,7 +101,7 @@ class InjectionSettingsNode(io.ComfyNode):
         words = str(settings) if preset == CUSTOM else f"preset {preset}: {settings}"
         if typed != (windows.feature_end, windows.attention_end, windows.mode, windows.blend):
             words += "\nnote: the preset stands in place of the values below it; choose custom to use those"
-        return host_text.output(settings, text=words, node=cls)
+        return host_text.output(settings, text=words)
 
 
 def settings_of(

@@ -85,7 +85,6 @@ class LoraSwitch(io.ComfyNode):
                     "schedule", tooltip="For Style, the Injected LoRA Sampler, or the next LoRA Switch Schedule."
                 )
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its chart and words come back when its result is taken from the cache
         )
 
@@ -106,4 +105,4 @@ class LoraSwitch(io.ComfyNode):
         entry = LoraEntry(lora, strength, start_at_step, end_at_step, name, ramp_in, ramp_out)
         schedule = LoraSchedule((*previous.entries, entry))
         require_number(strength, "strength", -STRONGEST, STRONGEST)
-        return host_text.output(schedule, text=describe(schedule), node=cls, picture=draw_schedule(schedule))
+        return host_text.output(schedule, text=describe(schedule), picture=draw_schedule(schedule))

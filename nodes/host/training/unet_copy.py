@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -214,12 +213,6 @@ def latent_source(vae: VAE, model: ModelPatcher, pictures: Tensor) -> LatentSour
         "not on fresh samples of its posterior"
     )
     return LatentSource(draw, tuple(mean.shape[1:]), words if tiled else "")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: '45 s', '3 min 10 s'."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def module_names(model: ModelPatcher) -> dict[str, str]:
