@@ -5,9 +5,12 @@ import { app } from "../../scripts/app.js";
 const NAME = "diffstyler_words";
 const MARGIN = 6;
 const LONGEST = 2000; // characters; an out-of-memory error of torch can be a page
-const COLOURS = { error: "var(--error-text, #f66)", cancelled: "var(--warning-background, #e9a23b)" };
+// [letters, ground]: what went wrong is readable on nodes of every colour.
+const COLOURS = { error: ["#ffdcdc", "#6b1f1f"], cancelled: ["#ffe7bd", "#5a4211"] };
+const PLAIN = ["var(--input-text, #ddd)", "transparent"];
 const STYLE = {
   boxSizing: "border-box",
+  borderRadius: "4px",
   padding: "2px 6px",
   font: "12px/17px Inter, Arial, sans-serif",
   whiteSpace: "pre-wrap",
@@ -29,7 +32,7 @@ export function show(node, text, kind, cancelled = "") {
   const snug = isSnug(node);
   const { element } = boxOf(node) ?? addBox(node);
   element.textContent = text.length > LONGEST ? `${text.slice(0, LONGEST)} ...` : text;
-  element.style.color = COLOURS[kind] ?? "var(--input-text, #ddd)";
+  [element.style.color, element.style.background] = COLOURS[kind] ?? PLAIN;
   Object.assign(element.dataset, { kind, cancelled });
   fit(node, snug);
 }
