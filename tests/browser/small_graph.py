@@ -11,7 +11,7 @@ from tests.server.small_run import SETTINGS
 FILE = Path(__file__).parents[2] / "workflows" / "DiffStyler - one style.json"
 
 OPEN = """async ([workflow, settings]) => {
-    await app.loadGraphData(workflow);
+    await app.loadGraphData(workflow, true, true, app.extensionManager.workflow.activeWorkflow);  // not in a new tab
     for (const [type, values] of Object.entries(settings)) setValues(type, values);
     app.canvas.ds.scale = 0.75;
     app.canvas.ds.offset = [80, 40];
@@ -42,8 +42,8 @@ SHOWN = """() => Object.fromEntries(allNodes().filter(node => node.type.startsWi
 WATCH = """() => {
     window.seen = [];
     const look = id => {
-        const node = allNodes().find(node => String(id).endsWith(String(node.id)) && node.type.startsWith('DiffStyler_'));
-        if (node) seen.push([node.type, boxOf(node)?.element.textContent]);
+        const node = app.rootGraph.getNodeById(id);
+        if (node?.type.startsWith('DiffStyler_')) seen.push([node.type, boxOf(node)?.element.textContent]);
     };
     window.watching ??= ['executing', 'diffstyler.words'].map(type =>
         app.api.addEventListener(type, ({detail}) => detail && look(detail.node ?? detail)));

@@ -7,6 +7,7 @@ and logs 'No input types match type [...]' as a warning: for the host's own node
 from __future__ import annotations
 
 import pytest
+
 from tests.browser.small_graph import SmallGraph
 
 BYPASS, MUTE = 4, 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.browser.small_graph import SmallGraph, require_inside
 
 CONVERT = """types => {

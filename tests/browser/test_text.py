@@ -1,10 +1,11 @@
-"""Words on nodes, in both renderings: before, during and after a run, after Cancel, an error, the cache and a reload."""
+"""Words on nodes, in both renderings: before, during and after a run, Cancel, an error, the cache and a reload."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
+
 from tests.browser.small_graph import SmallGraph, require_inside
 
 WORDS = {
@@ -26,8 +27,8 @@ CANCEL_AT_ITS_WORDS = """type => {
 }"""
 OPEN_RESULT = """async () => {
     const history = Object.values(await (await app.api.fetchApi('/history')).json()).reverse();
-    const {outputs} = history.find(run => Object.values(run.outputs).some(output => output.images?.[0].type === 'output'));
-    const {images: [image]} = Object.values(outputs).find(output => output.images?.[0].type === 'output');
+    const images = history.flatMap(run => Object.values(run.outputs)).flatMap(output => output.images ?? []);
+    const image = images.find(({type}) => type === 'output');
     const answer = await app.api.fetchApi(`/view?${new URLSearchParams(image)}`);
     await app.handleFile(new File([await answer.blob()], 'result.png', {type: 'image/png'}));
 }"""
