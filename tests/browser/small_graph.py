@@ -34,6 +34,13 @@ HELPERS = """() => {
         return {visible: drawn.height > 0, lines: Math.round(box.element.clientHeight / 17), cut, below: own - outer};
     };
 }"""
+DRAWN = """async () => {  // a busy machine draws a frame a second
+    for (let i = 0; i < 3; i++) {
+        app.canvas.draw(true, true);
+        await new Promise(requestAnimationFrame);
+    }
+    await new Promise(resolve => setTimeout(resolve, 200));
+}"""
 SHOWN = """() => Object.fromEntries(allNodes().filter(node => node.type.startsWith('DiffStyler_')).map(node => {
     const box = boxOf(node);
     return [node.type, box && {text: box.element.textContent, kind: box.element.dataset.kind,
@@ -80,6 +87,7 @@ class SmallGraph:
 
     def shown(self):
         """Node class without its prefix -> its words, and where they are drawn; None where there are none."""
+        self.page.evaluate(DRAWN)
         return {name.removeprefix("DiffStyler_"): box for name, box in self.page.evaluate(SHOWN).items()}
 
     def seen(self):
