@@ -70,7 +70,6 @@ class CompareImages(io.ComfyNode):
                 io.String.Output("text", tooltip="The figures in words, and what is not available and why."),
                 io.String.Output("csv", tooltip=f"A table: {', '.join(HEADER)}."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -107,7 +106,7 @@ class CompareImages(io.ComfyNode):
             progress.update(1)
         text = "\n\n".join(describe(sheet.title, sheet.figures) for sheet in sheets)
         drawn, table = draw_sheets(sheets), figures_table([sheet.figures for sheet in sheets])
-        return host_text.output(drawn, text, table, text=text, node=cls, picture=drawn)
+        return host_text.output(drawn, text, table, text=text, picture=drawn)
 
 
 def lpips_of(weights: str) -> Lpips:

@@ -112,7 +112,6 @@ class EvaluateSet(io.ComfyNode):
                 io.String.Output("scores", tooltip="The scores as a table; also in <filename_prefix>_scores.csv."),
                 io.String.Output("pairs", tooltip="All pairs' figures as a table; also in <filename_prefix>.csv."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -143,16 +142,17 @@ class EvaluateSet(io.ComfyNode):
         features = value_or_reason(features_of, fid_weights, output_file(filename_prefix, "_features"), size)
         folder = folder_name(results_folder, "results_folder")
         evaluation = Evaluation(folder, table, settings, features, Files(digest, read_picture))
-        progress, total, node_id = comfy.utils.ProgressBar(len(plan.tasks)), len(plan.tasks), host_text.id_of(cls)
+        progress, total = comfy.utils.ProgressBar(len(plan.tasks)), len(plan.tasks)
+        say = host_text.Counter("pair", kept=f"the pairs so far are in {table.path.name}")
 
         def on_pair(done: int) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
             progress.update_absolute(done, total)
-            host_text.say(node_id, f"pair {done} of {total}")
+            say(done, total)
 
         result = evaluation.run(plan, on_pair)
         scores = scores_of(result, "" if isinstance(features, NotAvailable) else features.name)
         text, scores_csv = describe(plan, result, scores), scores_table(scores)
         write_text(output_file(filename_prefix, "_scores.csv"), scores_csv)
         pairs = csv_text(table.columns, [[pair.row[name] for name in table.columns] for pair in result.pairs])
-        return host_text.output(text, scores_csv, pairs, text=text, node=cls)
+        return host_text.output(text, scores_csv, pairs, text=text)

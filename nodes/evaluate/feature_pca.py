@@ -50,7 +50,6 @@ class FeaturePCA(io.ComfyNode):
                 io.Image.Output("picture", tooltip="A row for each layer, a column for each model."),
                 io.String.Output("text", tooltip="Which step, and the components' parts of the variance."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -73,4 +72,4 @@ class FeaturePCA(io.ComfyNode):
         rows = [layer_picture(layer, [of[layer] for of in models.values()]) for layer in models["base"]]
         drawn = draw_layers(list(models), rows)
         text = "\n".join([*features.notes, *(describe(row) for row in rows)])
-        return host_text.output(drawn, text, text=text, node=cls, picture=drawn)
+        return host_text.output(drawn, text, text=text, picture=drawn)

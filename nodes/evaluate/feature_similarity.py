@@ -94,7 +94,6 @@ class FeatureSimilarity(io.ComfyNode):
                 io.String.Output("csv", tooltip=f"A table: {', '.join(HEADER)}."),
                 io.String.Output("text", tooltip="The same in words, with the step that was taken."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -116,4 +115,4 @@ class FeatureSimilarity(io.ComfyNode):
         compared = compare(features)
         text = "\n".join([*features.notes, *(describe(one) for one in compared)])
         plot = draw_plot(similarity_plot(compared, features.t))
-        return host_text.output(plot, table(compared, features.t), text, text=text, node=cls, picture=plot)
+        return host_text.output(plot, table(compared, features.t), text, text=text, picture=plot)

@@ -125,7 +125,6 @@ class ReconstructionReport(io.ComfyNode):
                 io.String.Output("csv", tooltip=f"A table: {', '.join(HEADER)}."),
                 io.String.Output("text", tooltip="PSNR of both reconstructions, and the number of UNet evaluations."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -145,4 +144,4 @@ class ReconstructionReport(io.ComfyNode):
         comfy.model_management.throw_exception_if_processing_interrupted()
         text = "\n".join([describe(reports), *filter(None, [spacing_note(schedule)]), *latent_notes(latent)])
         plot = draw_plot(distance_plot(reports))
-        return host_text.output(plot, table(reports, schedule), text, text=text, node=cls, picture=plot)
+        return host_text.output(plot, table(reports, schedule), text, text=text, picture=plot)

@@ -46,7 +46,6 @@ class FastSAMMask(io.ComfyNode):
                 ),
                 io.Image.Output("preview", tooltip="The picture with the outlines and numbers of masks."),
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -96,7 +95,7 @@ class FastSAMMask(io.ComfyNode):
         else:
             choosers = [lambda _, segments: everything(segments, best_n)] * len(pictures)
         finder = SegmentFinder(weights, confidence, iou, image_size)
-        return as_output(*select(pictures, finder, choosers, combine, when_none), cls)
+        return as_output(*select(pictures, finder, choosers, combine, when_none))
 
 
 def select(
@@ -121,12 +120,12 @@ def select(
     return pictures, chosen, "\n".join(lines)
 
 
-def as_output(pictures: Tensor, chosen: list[Tensor], text: str, node: type[io.ComfyNode]) -> io.NodeOutput:
+def as_output(pictures: Tensor, chosen: list[Tensor], text: str) -> io.NodeOutput:
     """The node's three outputs. The list is never empty: the host runs nothing on an empty one."""
     union = torch.stack([masks.any(0).float() for masks in chosen])
     separate = [mask[None] for masks in chosen for mask in masks] or [torch.zeros_like(union[:1])]
     preview = torch.stack([draw_contours(*drawn) for drawn in zip(pictures, chosen, strict=True)])
-    return host_text.output(union, separate, preview, text=text, node=node)
+    return host_text.output(union, separate, preview, text=text)
 
 
 def main_inputs() -> list[io.Input]:

@@ -83,7 +83,6 @@ class PasteContent(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output("image", tooltip="The content's size; its own pixels outside of the regions.")],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -105,4 +104,4 @@ class PasteContent(io.ComfyNode):
         keep = kept_part(styles, mask, size, grow, feather).to(content)
         image = content.repeat(len(result), 1, 1, 1)
         image[:, rows, columns] = paste(result, content[:, rows, columns], keep)
-        return host_text.output(image, text=describe(keep, content), node=cls)
+        return host_text.output(image, text=describe(keep, content))

@@ -106,7 +106,6 @@ class PreviewStyles(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output("preview", tooltip="The picture with coloured, numbered regions.")],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -122,4 +121,4 @@ class PreviewStyles(io.ComfyNode):
         regions = share(masks, *size)
         drawn = draw_regions(picture, regions, masks)
         text = describe(coverage(regions, masks), masks)
-        return host_text.output(drawn, text=text, node=cls, picture=drawn)
+        return host_text.output(drawn, text=text, picture=drawn)

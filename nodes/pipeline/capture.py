@@ -112,7 +112,6 @@ class CaptureFeatures(io.ComfyNode):
                 ),
             ],
             outputs=[sockets.Features.Output("features", tooltip="For the Injected LoRA Sampler.")],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -173,4 +172,4 @@ class CaptureFeatures(io.ComfyNode):
             lines.append("note: another prompt than the inversion's")
         comfy.model_management.throw_exception_if_processing_interrupted()
         capture = Capture(trajectory, request, ContentRun(source, lora, lora_strength, repeated), store)
-        return host_text.output(capture, text="\n".join(lines), node=cls)
+        return host_text.output(capture, text="\n".join(lines))

@@ -41,7 +41,6 @@ class InjectedLoRAGuider(io.ComfyNode):
                 io.Guider.Output("guider", tooltip="For SamplerCustomAdvanced."),
                 io.Sigmas.Output("sigmas", tooltip="The noise levels of the content's trajectory."),
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -75,4 +74,4 @@ class InjectedLoRAGuider(io.ComfyNode):
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
         sigmas = sigmas_of(features.trajectory.schedule)
-        return host_text.output(guider, sigmas, text="\n".join(prepared.words), node=cls)
+        return host_text.output(guider, sigmas, text="\n".join(prepared.words))

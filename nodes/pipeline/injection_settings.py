@@ -43,7 +43,6 @@ class InjectionSettingsNode(io.ComfyNode):
             outputs=[
                 sockets.Injection.Output("injection", tooltip="For the Injected LoRA Sampler or Guider, or a Style.")
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -76,4 +75,4 @@ class InjectionSettingsNode(io.ComfyNode):
             self_attention_layers=layers_of(self_attention_layers, "self_attention_layers"),
             cross_attention_layers=layers_of(cross_attention_layers, "cross_attention_layers"),
         )
-        return host_text.output(settings, text=f"{said}: {settings}", node=cls)
+        return host_text.output(settings, text=f"{said}: {settings}")

@@ -72,7 +72,6 @@ class DDIMInvert(io.ComfyNode):
                     tooltip="The content sampled back. Needs reconstruct; off, what follows is not run.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -102,7 +101,7 @@ class DDIMInvert(io.ComfyNode):
             lines.append("reconstruction not measured (reconstruct is off)")
             reconstruction = ExecutionBlocker(NOT_RECONSTRUCTED)
         lines += [*filter(None, [spacing_note(schedule)]), *latent_notes(latent)]
-        return host_text.output(trajectory, as_latent(x_T), reconstruction, text="\n".join(lines), node=cls)
+        return host_text.output(trajectory, as_latent(x_T), reconstruction, text="\n".join(lines))
 
 
 def as_latent(samples: Tensor) -> dict[str, Tensor]:

@@ -46,7 +46,6 @@ class InjectedLoRASampler(io.ComfyNode):
                 ),
             ],
             outputs=[io.Latent.Output("latent", tooltip="The stylised picture; decode it with the VAE.")],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -80,4 +79,4 @@ class InjectedLoRASampler(io.ComfyNode):
         start, trajectory = choose_start(model, features.trajectory, start_latent), features.trajectory
         samples = sample_injected(model, trajectory, prepared.composition, positive, negative, cfg, start)
         words = (*prepared.words, *latent_notes(start_latent or {}))
-        return host_text.output({"samples": samples.to("cpu")}, text="\n".join(words), node=cls)
+        return host_text.output({"samples": samples.to("cpu")}, text="\n".join(words))

@@ -79,7 +79,6 @@ class LoraSwitch(io.ComfyNode):
                     "schedule", tooltip="For Style, the Injected LoRA Sampler, or the next LoRA Switch Schedule."
                 )
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its chart and words come back when its result is taken from the cache
         )
 
@@ -109,4 +108,4 @@ class LoraSwitch(io.ComfyNode):
         name = require_text(name, "name").strip() or f"LoRA {len(previous.entries) + 1}"
         entry = entry_of(lora, strength, start_percent, end_percent, ramp_in_percent, ramp_out_percent, name)
         schedule = LoraSchedule((*previous.entries, entry))
-        return host_text.output(schedule, text=describe(schedule), node=cls, picture=draw_schedule(schedule))
+        return host_text.output(schedule, text=describe(schedule), picture=draw_schedule(schedule))

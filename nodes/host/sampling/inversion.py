@@ -58,4 +58,4 @@ def reconstruct_latent(
 
     guider = SourceGuider(model)
     guider.set_source(conditioning)
-    return run_guider(guider, x_T, run, schedule, schedule.steps)
+    return run_guider(guider, x_T, run, schedule, schedule.steps, "reconstruction step")

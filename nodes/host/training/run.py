@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable
 
 import comfy.model_management as management
@@ -35,16 +34,15 @@ Preview = Callable[[], Image.Image]
 class Progress:
     """Progress bar, words and previews of one training; Cancel comes through here."""
 
-    def __init__(self, node_id: str | None, steps: int, preview_every: int) -> None:
-        self._bar = comfy.utils.ProgressBar(steps, node_id=node_id)
-        self._node_id = node_id
+    def __init__(self, steps: int, preview_every: int) -> None:
+        self._bar = comfy.utils.ProgressBar(steps)
         self._preview_every = preview_every
-        self._start = 0.0
+        self._say = host_text.Counter()
         self.preview: Preview | None = None
 
     def start(self) -> None:
         """The set-up is over: the time left is counted from here."""
-        self._start = time.monotonic()
+        self._say = host_text.Counter()
 
     def __call__(self, step: int, steps: int, loss: float) -> None:
         management.throw_exception_if_processing_interrupted()
@@ -52,8 +50,7 @@ class Progress:
         if self.preview is not None and self._preview_every and done % self._preview_every == 0:
             image = ("JPEG", self.preview(), 512)
         self._bar.update_absolute(done, steps, image)
-        left = (time.monotonic() - self._start) / done * (steps - done)
-        host_text.say(self._node_id, f"step {done} of {steps}, loss {loss:.4f}, {host_text.duration(left)} left")
+        self._say(done, steps, f"loss {loss:.4f}")
 
 
 def denoiser_of(predict: Predict, schedule: NoiseSchedule) -> Denoiser:
