@@ -9,7 +9,7 @@ from tools.demo_sheet import Panel
 
 PICTURES = Path(__file__).absolute().parent.parent / "demo" / "pictures"
 LOADERS = {"LoadImage": "image", "DiffStyler_ExamplePicture": "picture"}  # class -> the input that names the picture
-PASSING = ("ImageCropV2",)  # shows what it passes on, which is no result
+PASSING = ("ImageCropV2",)  # nodes that show what they pass on, which is no result
 FIRST = ("Content picture", "Style picture", "Style picture 1", "Style picture 2", "VAE reconstruction")
 
 
