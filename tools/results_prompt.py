@@ -178,7 +178,8 @@ def _inverted(nodes: Nodes, settings: Settings, picture: str = "content", title:
 def _style(nodes: Nodes, style: Style, settings: Settings) -> None:
     """The style picture's middle, as in the workflows, and its LoRA."""
     whole = nodes.add(f"{style.name} file", "DiffStyler_ExamplePicture", picture=style.picture)
-    middle = nodes.add(f"{style.name} style", "ImageCrop", image=[whole, 0], width=256, height=256, x=128, y=128)
+    region = {"x": 128, "y": 128, "width": 256, "height": 256}
+    middle = nodes.add(f"{style.name} style", "ImageCropV2", image=[whole, 0], crop_region=region)
     for kind, text in (("learnt", style.learnt), ("described", style.described)):
         nodes.add(f"{style.name} {kind}", "CLIPTextEncode", text=text, clip=["checkpoint", 1])
     nodes.add(

@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from tools import demo
+from tools.comfy_client import PromptResult
+from tools.demo_panels import panels_of
 from tools.demo_sheet import Panel, save_sheet
 from tools.devkit.console import Failure
 from tools.devkit.demo_options import demo_parser
@@ -114,6 +116,21 @@ def test_the_sheet_shows_all_pictures_at_one_height(tmp_path):
     assert colours[(255, 0, 0)] == 600 * 300
     assert colours[(0, 0, 255)] == 300 * 300
     assert panels[1].save(tmp_path).name == "Result_ 1_2.png"
+
+
+def test_what_a_node_shows_in_passing_is_no_panel():
+    kinds = {"1": "ImageCropV2", "2": "SaveImage", "3": "PreviewImage"}
+    api = {key: {"class_type": kind, "inputs": {}, "_meta": {"title": kind}} for key, kind in kinds.items()}
+    shown = {key: {"images": [{"filename": f"{key}.png", "subfolder": "", "type": "temp"}]} for key in kinds}
+    panels = panels_of(Pictures(), api, PromptResult("id", shown, {}, frozenset(), 1.0))
+    assert [(panel.label, panel.data) for panel in panels] == [("PreviewImage", b"3.png"), ("SaveImage", b"2.png")]
+
+
+class Pictures:
+    """A client whose pictures are their own names."""
+
+    def image_bytes(self, image):
+        return image.filename.encode()
 
 
 def test_a_sheet_of_nothing_is_refused(tmp_path):
