@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -18,6 +16,7 @@ from ..host.networks.clip_scores import ClipScores
 from ..host.networks.files import LPIPS, weight_file, weight_names, weight_stamp
 from ..host.networks.perceptual import Lpips
 from ..host.pictures import rgb_pictures
+from ..host.progress import ProgressBar, stop_if_cancelled
 from ..inputs.features import ANALYSIS
 
 HEADER = ("result", "metric", "better", "against", "region", "value", "not_available")
@@ -123,7 +122,7 @@ class CompareImages(io.ComfyNode):
             attempt(lambda: Lpips(weight_file(LPIPS, lpips_weights))),
             attempt(lambda: ClipScores(clip_vision, clip, source_prompt, target_prompt)),
         )
-        progress, sheets = comfy.utils.ProgressBar(len(results)), []
+        progress, sheets = ProgressBar(len(results)), []
         for number_, (one, its_content, its_mask) in enumerate(zip(results, contents, masks, strict=True), 1):
             title = f"result {number_} of {len(results)}" if len(results) > 1 else "result"
             sheets.append(compare_one(title, one, its_content, its_mask, styles, tools, halves))
@@ -144,7 +143,7 @@ def compare_one(
     looks: list[Look] = [look_at_style(style, shorter, tools) for style in styles]
     figures = []
     for region in regions:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_cancelled()
         figures += measure(pair.result, pair.content, looks, tools, [region])
     notes = [words(pair.result.shape[:2]), pair.note, "" if styles else "no style is wired"]
     title = ", ".join([title, *filter(None, notes)])

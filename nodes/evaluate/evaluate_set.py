@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import comfy.utils
 from comfy_api.latest import io
 
 from ...diffstyler_core.evaluation.analysis import csv_text
@@ -22,6 +21,7 @@ from ..host.networks.clip_scores import ClipScores, fingerprint
 from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names, weight_stamp
 from ..host.networks.inception import Inception
 from ..host.networks.perceptual import Lpips
+from ..host.progress import ProgressBar
 from ..inputs.features import ANALYSIS
 
 FOLDERS = ("results_folder", "content_folder", "style_folder")
@@ -138,7 +138,7 @@ class EvaluateSet(io.ComfyNode):
         table = PairTable(output_file(filename_prefix, ".csv"), [metric.key for metric in METRICS])
         settings = settings_of(size, lpips_weights, clip_vision)
         features = attempt(lambda: features_of(fid_weights, output_file(filename_prefix, "_features"), size))
-        progress, total, node_id = comfy.utils.ProgressBar(len(plan.tasks)), len(plan.tasks), host_text.id_of(cls)
+        progress, total, node_id = ProgressBar(len(plan.tasks)), len(plan.tasks), host_text.id_of(cls)
 
         def on_pair(number: int) -> None:
             progress.update_absolute(number, total)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -17,6 +16,7 @@ from ..drawing.canvas import INK, fit_text, font, to_image, to_picture
 from ..drawing.schedule_chart import LETTERS, PAGE
 from ..host import text as host_text
 from ..host.inputs import Conditioning
+from ..host.types import ModelPatcher
 from ..inputs.features import ANALYSIS, Wired, feature_inputs, look
 
 TILE, GAP, LABELS, TOP, END = 288, 8, 136, 44, 68

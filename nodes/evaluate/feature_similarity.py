@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from ..drawing.canvas import colour_of
 from ..drawing.plot import Line, Plot, draw_plot, linear_heights
 from ..host import text as host_text
 from ..host.inputs import Conditioning
+from ..host.types import ModelPatcher
 from ..inputs.features import ANALYSIS, Looked, Wired, feature_inputs, look
 
 HEADER = ("compared", "layer", "timestep", "cosine_per_pixel", "cosine_whole")

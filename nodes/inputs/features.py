@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import comfy.model_management
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -25,8 +23,10 @@ from ..host.inputs import Conditioning, require_conditioning, require_number
 from ..host.lora.adapters import ForwardLora
 from ..host.lora.run import STRONGEST
 from ..host.model import identity, layout_of, require_compatible, require_family
+from ..host.progress import stop_if_cancelled
 from ..host.sampling.forward import Acting
 from ..host.sampling.runs import SourceGuider, denoise_content, run_guider, to_exploding
+from ..host.types import ModelPatcher
 from .widgets import strength_input
 
 ANALYSIS = f"{sockets.CATEGORY}/evaluate"
@@ -102,7 +102,7 @@ def look(wired: Wired) -> Looked:
     require_conditioning(wired.source, wired.model, "source", one=True)
     models = _columns(wired)
     columns = {name: _features(wired, model, lora, step, sites) for name, (model, lora) in models.items()}
-    comfy.model_management.throw_exception_if_processing_interrupted()
+    stop_if_cancelled()
     notes = [note for _, lora in models.values() if lora is not None for note in lora.notes]
     return Looked(schedule.timesteps[step], columns, (*_words(wired, step, columns), *notes))
 
