@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import comfy.memory_management
-import comfy.model_management
-import folder_paths
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -37,9 +30,12 @@ from .. import sockets
 from ..host import text as host_text
 from ..host.inputs import Conditioning, require_conditioning, require_number
 from ..host.lora.run import STRONGEST, LoraRun
+from ..host.memory import new_temporary_folder, room_in_memory
 from ..host.model import identity, layout_of, require_compatible, require_family
+from ..host.progress import stop_if_cancelled
 from ..host.sampling.forward import Acting
 from ..host.sampling.runs import SourceGuider, denoise_content, run_guider, to_exploding
+from ..host.types import ModelPatcher
 from ..inputs.widgets import strength_input
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -107,17 +103,8 @@ def keep_in(storage: Storage, request: CaptureRequest) -> Keep:
     sites = [request.sites_at(step) for step in range(request.steps())]
     if storage == "memory":
         return lambda steps: MemoryStore(fitting(steps, sites, "memory", room_in_memory))
-    folder = Path(folder_paths.get_temp_directory()) / "diffstyler" / uuid.uuid4().hex
+    folder = new_temporary_folder()
     return lambda steps: DiskStore(folder, fitting(steps, sites, "disk", lambda _: shutil.disk_usage(folder).free))
-
-
-def room_in_memory(wanted: int) -> float:
-    """Bytes of RAM that a capture may still take; a tenth of what is free is left to everything else.
-
-    The host lets go of cached results that this prompt does not use, where fewer than ``wanted`` bytes are free.
-    """
-    comfy.memory_management.extra_ram_release(math.ceil(wanted / 0.9))
-    return 0.9 * comfy.model_management.get_free_memory(torch.device("cpu"))
 
 
 def kept_as(keeper: Keeper, precision: str) -> str:
@@ -251,6 +238,6 @@ class CaptureFeatures(io.ComfyNode):
             lines.append("of the base model: the LoRA's strength is 0" if run.bare else "of the UNet with the LoRA")
         if identity(source) != trajectory.source:
             lines.append("note: another prompt than the inversion's")
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_cancelled()
         capture = Capture(trajectory, request, ContentRun(source, lora, lora_strength, repeated), store)
         return host_text.output(capture, text="\n".join(lines), node=cls)

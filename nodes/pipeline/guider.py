@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...diffstyler_core.injection.attention import Blend
@@ -22,6 +21,7 @@ from ..host.lora.run import file_fingerprint
 from ..host.sampling.guider import InjectedGuider
 from ..host.sampling.injection import Base, prepare, require_prompts
 from ..host.sampling.runs import sigmas_of
+from ..host.types import ModelPatcher
 from ..inputs.injection import added_inputs, injection_inputs
 
 

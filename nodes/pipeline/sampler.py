@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from ..host.lora.run import file_fingerprint
 from ..host.sampling.guider import InjectedGuider
 from ..host.sampling.injection import Base, Prepared, prepare, require_prompts
 from ..host.sampling.runs import run_guider, sigmas_of, to_exploding, to_preserving
+from ..host.types import ModelPatcher
 from ..inputs.injection import added_inputs, injection_inputs
 
 

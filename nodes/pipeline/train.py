@@ -6,8 +6,6 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from comfy.model_patcher import ModelPatcher
-from comfy.sd import VAE
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -20,6 +18,7 @@ from ..host.model import abar_of, family_of, fingerprint, identity, prediction_o
 from ..host.training.run import Progress, train_lora
 from ..host.training.store import Found, LoraStore, Saved, rescued_names
 from ..host.training.unet_copy import duration, module_names, prepare_pictures, require_plain_unet, training_dtype
+from ..host.types import VAE, ModelPatcher
 
 TARGETS = {"q, k, v": ("to_q", "to_k", "to_v"), "q, k, v, out": ("to_q", "to_k", "to_v", "to_out.0")}
 
