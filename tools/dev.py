@@ -2,7 +2,7 @@
 """The developer's and the visitor's one command.
 
     python3 tools/dev.py demo            run the one-style workflow on a real server and look at the pictures
-    python3 tools/dev.py test            lint, types and all tests
+    python3 tools/dev.py test            lint, imports, types and all tests
     python3 tools/dev.py test core host  some of them; what follows -- goes to pytest
     python3 tools/dev.py bench           speed as ratios to the host's own nodes; --memory: peak memory at SD1.5's size
     python3 tools/dev.py gallery         the README's pictures, made anew by the workflows

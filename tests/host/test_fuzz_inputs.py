@@ -61,7 +61,8 @@ def cases(pack, scene):
         "invert": (pack.pipeline.invert.DDIMInvert, {
             **runs, "steps": (1, 3, 0, -1, 10**9), "spacing": ("leading", "x"), "refinement": (0, 1, -1),
             "reconstruct": (False, True)}),
-        "report": (pack.evaluate.reconstruction.ReconstructionReport, {**runs, "steps": (1, 3, 0), "refinement": (0, 1, -1)}),
+        "report": (pack.evaluate.reconstruction.ReconstructionReport, {
+            **runs, "steps": (1, 3, 0), "refinement": (0, 1, -1)}),
         "pca": (pack.evaluate.feature_pca.FeaturePCA, looks),
         "similarity": (pack.evaluate.feature_similarity.FeatureSimilarity, looks),
         "switch": (pack.pipeline.switch.LoraSwitch, {
@@ -83,7 +84,8 @@ def cases(pack, scene):
         "evaluate": (pack.evaluate.evaluate_set.EvaluateSet, {
             "results_folder": TEXTS, "content_folder": TEXTS, "style_folder": TEXTS, "filename_prefix": TEXTS,
             "size": WHOLE, "lpips_weights": ("none", *TEXTS), "fid_weights": ("none", *TEXTS)}),
-        "example": (pack.examples.example.ExamplePicture, {"picture": (*TEXTS, *pack.examples.example.example_names())}),
+        "example": (pack.examples.example.ExamplePicture, {
+            "picture": (*TEXTS, *pack.examples.example.example_names())}),
         "fastsam": (pack.masks.fastsam.FastSAMMask, {
             "image": PICTURES, "fastsam_name": TEXTS, "mode": ("text", "points", "boxes", "everything", "x"),
             "text": TEXTS, "points": TEXTS, "boxes": TEXTS, "confidence": NUMBERS, "iou": NUMBERS, "image_size": WHOLE,
