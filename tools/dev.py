@@ -9,8 +9,8 @@
     python3 tools/dev.py setup           only the set-up
     python3 tools/dev.py run -- ...      the environment's Python with these arguments
 
-With DIFFSTYLER_RENEW_SNAPSHOT=1, 'test host -- -k snapshot' takes the nodes' inputs and outputs as they are now for those
-that saved workflows and API prompts rely on (tests/host/snapshot.json).
+With DIFFSTYLER_RENEW_SNAPSHOT=1, 'test host -- -k snapshot' takes the nodes' inputs and outputs as they are now for
+those that saved workflows and API prompts rely on (tests/host/snapshot.json).
 
 Needs Python 3.10 or newer and a package index, nothing else. The ComfyUI is the one in COMFYUI_PATH (with the Python in
 COMFYUI_PYTHON), or the one that the pack lies in, or one that is set up under .host/.
