@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,7 @@ class Bench:
         self.picture = torch.rand(1, size, size, 3, generator=torch.Generator().manual_seed(0))
         self.latent = host.VAEEncode().encode(self.vae, self.picture)[0]
         self.lora = self.random_lora()
-        run = pack.pipeline.invert.DDIMInvert.execute
-        self.trajectory, self.noise, _ = run(self.model, self.latent, self.empty, STEPS, "leading", 0, False).args
+        self.trajectory, self.noise, _ = self.invert()
         self.stored = self.capture("memory")
 
     def random_lora(self, seed: int = 1) -> dict[str, torch.Tensor]:
@@ -93,6 +93,11 @@ class Bench:
             if path.endswith(("to_q", "to_k", "to_v"))
         }
         return core.kohya_state(lora, names, 16.0)
+
+    def invert(self) -> tuple[Any, ...]:
+        """The pack's inversion, not refined and not checked. -> its three outputs"""
+        execute = self.pack.pipeline.invert.DDIMInvert.execute
+        return tuple(execute(self.model, self.latent, self.empty, STEPS, "leading", 0, False).args)
 
     def capture(self, storage: str) -> Any:
         """The pack's capture with its defaults."""
@@ -132,18 +137,13 @@ class Bench:
 
         patched, _ = comfy.sd.load_lora_for_models(self.model, None, self.lora, 1.0, 0.0)
         plain, with_lora = self.ksampler(self.model), self.ksampler(patched)
-        invert = self.pack.pipeline.invert.DDIMInvert.execute
         recompute = self.capture("recompute")
         disk = self.capture("disk")
         one_row = self.ksampler_one_row()
 
-        def compared(name: str, ours: Work, peer: str, theirs: Work) -> Row:
-            return compare(name, ours, peer, theirs, self.repeats)
+        compared = partial(compare, repeats=self.repeats)
 
-        def inversion() -> None:
-            invert(self.model, self.latent, self.empty, STEPS, "leading", 0, False)
-
-        yield compared("invert", inversion, "KSampler, cfg 1", one_row)
+        yield compared("invert", self.invert, "KSampler, cfg 1", one_row)
         yield compared("capture in memory", lambda: self.capture("memory"), "KSampler, cfg 1", one_row)
         yield compared("sample, nothing injected", self.sample(self.stored, 0, 0, 0.0), "KSampler", plain)
         yield compared("sample, LoRA alone", self.sample(self.stored, 0, 0), "KSampler + Load LoRA", with_lora)

@@ -26,7 +26,7 @@ def region_rows(bench: Any, steps: int) -> Iterator[Compared]:
 def _regions(bench: Any, loras: list[Any], masks: tuple[Any, ...]) -> Work:
     node, styles = bench.pack.pipeline.style.StyleNode, ()
     for lora, mask in zip(loras, masks, strict=True):
-        styles = node.execute(lora, bench.positive, 1.0, mask, styles).args[0]
+        styles = node.execute(bench.positive, 1.0, lora, mask, styles).args[0]
     return bench.sample(bench.stored, lora=None, styles=styles)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from ..host.identity import model_stamp
 from ..host.networks.clip_scores import ClipScores
 from ..host.networks.files import LPIPS, weight_file, weight_names
 from ..host.networks.perceptual import Lpips
+from ..host.progress import ProgressBar, stop_if_cancelled
 
 
 class CompareImages(io.ComfyNode):
@@ -99,7 +98,7 @@ class CompareImages(io.ComfyNode):
             value_or_reason(lpips_of, lpips_weights),
             value_or_reason(ClipScores, clip_vision, clip, source_prompt, target_prompt),
         )
-        progress, sheets = comfy.utils.ProgressBar(len(results)), []
+        progress, sheets = ProgressBar(len(results)), []
         for number, pictures in enumerate(zip(results, contents, masks, strict=True), 1):
             title = f"result {number} of {len(results)}" if len(results) > 1 else "result"
             sheets.append(compare_one(title, *pictures, styles, networks, halves))
@@ -130,7 +129,7 @@ def compare_one(
     seen = [style_appearance(style, shorter, networks) for style in styles]
     figures: list[Figure] = []
     for region in regions_of(pair.result.shape[1], own_mask, halves):
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_cancelled()
         figures += measure(pair.result, pair.content, seen, networks, region)
     notes = [size_words(pair.result.shape[:2]), pair.note, "" if styles else "no style is wired"]
     title = ", ".join([title, *filter(None, notes)])

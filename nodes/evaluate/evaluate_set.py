@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 from comfy_api.latest import io
 
 from ...diffstyler_core.evaluation.appearance import Networks
@@ -27,6 +25,7 @@ from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names
 from ..host.networks.inception import Inception
 from ..host.networks.perceptual import Lpips
 from ..host.paths import folder_name, host_folder, output_file
+from ..host.progress import ProgressBar, stop_if_cancelled
 
 FOLDERS = ("results_folder", "content_folder", "style_folder")
 LONGEST_PATH = 1000
@@ -142,11 +141,11 @@ class EvaluateSet(io.ComfyNode):
         features = value_or_reason(features_of, fid_weights, output_file(filename_prefix, "_features"), size)
         folder = folder_name(results_folder, "results_folder")
         evaluation = Evaluation(folder, table, settings, features, Files(digest, read_picture))
-        progress, total = comfy.utils.ProgressBar(len(plan.tasks)), len(plan.tasks)
+        progress, total = ProgressBar(len(plan.tasks)), len(plan.tasks)
         say = host_text.Counter("pair", kept=f"the pairs so far are in {table.path.name}")
 
         def on_pair(done: int) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
+            stop_if_cancelled()
             progress.update_absolute(done, total)
             say(done, total)
 

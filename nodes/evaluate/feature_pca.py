@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from ..drawing.layer_grid import LayerPicture, draw_layers
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning
 from ..host.sampling.features import FeatureRequest, evaluate_features
+from ..host.types import ModelPatcher
 from ..inputs.features import feature_inputs
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...diffstyler_core.diffusion.trajectory import Trajectory
@@ -17,6 +16,7 @@ from ..drawing.plot import Line, Plot, draw_plot
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning
 from ..host.sampling.features import FeatureRequest, FeaturesByModel, evaluate_features
+from ..host.types import ModelPatcher
 from ..inputs.features import feature_inputs
 
 HEADER = ("compared", "layer", "timestep", "cosine_per_pixel", "cosine_whole")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import comfy.model_management
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -21,7 +19,9 @@ from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning, require_conditioning
 from ..host.checks.latents import latent_notes, one_latent
 from ..host.model import require_compatible, schedule_of
+from ..host.progress import stop_if_cancelled
 from ..host.sampling.inversion import invert_latent, reconstruct_latent
+from ..host.types import ModelPatcher
 
 HEADER = ("step", "timestep", "distance_plain", "distance_refined")
 
@@ -141,7 +141,7 @@ class ReconstructionReport(io.ComfyNode):
                 f"refinement must be 1 or more, got {refinement}: the plain inversion (0) is always shown beside it."
             )
         reports = [reconstruct(model, samples, source, schedule, refinements) for refinements in (0, refinement)]
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_cancelled()
         text = "\n".join([describe(reports), *filter(None, [spacing_note(schedule)]), *latent_notes(latent)])
         plot = draw_plot(distance_plot(reports))
         return host_text.output(plot, table(reports, schedule), text, text=text, picture=plot)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_management
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -16,6 +15,7 @@ from ..host import text as host_text
 from ..host.checks.pictures import unit_pictures
 from ..host.identity import file_stamp, model_stamp
 from ..host.networks.clip import NO_FOLDER, clip_folders
+from ..host.progress import stop_if_cancelled
 from ..host.segment.choosers import Chooser, box_choosers, point_choosers, text_chooser
 from ..host.segment.fastsam import SegmentFinder
 from ..host.segment.weights import FOLDER, OFFICIAL, weights_names, weights_path
@@ -104,7 +104,7 @@ def select(
     """(pictures, each one's chosen masks [K, H, W], what to say). Raises ValueError for none found, if asked to."""
     chosen, lines = [], []
     for number, (picture, choose) in enumerate(zip(pictures, choosers, strict=True), 1):
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_cancelled()
         segments = finder.find(picture)
         selection = choose(picture, segments)
         line = f"picture {number}: " if len(pictures) > 1 else ""

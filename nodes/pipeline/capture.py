@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.model_management
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...diffstyler_core.diffusion.shares import steps_in
@@ -21,7 +19,9 @@ from ..host.identity import identity
 from ..host.lora.run import STRONGEST, LoraRun
 from ..host.model import require_compatible, require_family
 from ..host.precision import PRECISIONS
+from ..host.progress import stop_if_cancelled
 from ..host.sampling.capture import captured, keep_in, request_for
+from ..host.types import ModelPatcher
 from ..inputs.layers import readable_layers
 from ..inputs.widgets import share_input, strength_input
 
@@ -170,6 +170,6 @@ class CaptureFeatures(io.ComfyNode):
             lines.append("of the base model: the LoRA's strength is 0" if run.bare else "of the UNet with the LoRA")
         if identity(source) != trajectory.source:
             lines.append("note: another prompt than the inversion's")
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_cancelled()
         capture = Capture(trajectory, request, ContentRun(source, lora, lora_strength, repeated), store)
         return host_text.output(capture, text="\n".join(lines))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...diffstyler_core.injection.capture import Capture
@@ -19,6 +18,7 @@ from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.guider import InjectedGuider
 from ..host.sampling.injection import Base, prepare, require_run
 from ..host.sampling.runs import sigmas_of
+from ..host.types import ModelPatcher
 from ..inputs.injection import injected, region_inputs, run_inputs
 from ..inputs.preset import Chosen
 

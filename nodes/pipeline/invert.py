@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ...diffstyler_core.diffusion.schedule import SPACINGS, Spacing, spacing_note
@@ -18,6 +16,7 @@ from ..host.checks.conditioning import Conditioning, require_conditioning
 from ..host.checks.latents import latent_notes, one_latent
 from ..host.model import require_compatible, schedule_of
 from ..host.sampling.inversion import invert_latent, reconstruct_latent
+from ..host.types import ExecutionBlocker, ModelPatcher
 
 NOT_RECONSTRUCTED = "DDIM Invert: the reconstruction output is used, but reconstruct is off. Switch it on."
 

@@ -6,8 +6,6 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from comfy.model_patcher import ModelPatcher
-from comfy.sd import VAE
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -26,6 +24,7 @@ from ..host.training.private_copy import module_names, require_plain_unet
 from ..host.training.run import Progress, train_lora
 from ..host.training.store import Found, LoraStore, rescued_names
 from ..host.training.writing import Saved
+from ..host.types import VAE, ModelPatcher
 
 TARGETS = {"q, k, v": ("to_q", "to_k", "to_v"), "q, k, v, out": ("to_q", "to_k", "to_v", "to_out.0")}
 
