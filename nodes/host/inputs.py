@@ -42,6 +42,11 @@ def require_text(value: str, name: str, most: int = NAME_LENGTH) -> str:
     return value
 
 
+def one_line(text: str) -> str:
+    """A name as words and errors show it: no line ends, no space around it."""
+    return " ".join(text.split())
+
+
 def one_latent(latent: dict[str, Any], model: ModelPatcher, name: str) -> Tensor:
     """The samples [1, C, H, W] of a LATENT, in the VAE's scale, when they fit the model.
 

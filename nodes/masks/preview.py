@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from comfy_api.latest import io
 from PIL import ImageDraw
@@ -12,7 +14,7 @@ from ...diffstyler_core.styles.coverage import Coverage, coverage, inmost_point
 from ...diffstyler_core.styles.regions import Regions, share
 from ...diffstyler_core.styles.style import Styles, masks_of
 from .. import sockets
-from ..drawing.canvas import colour_of, to_image, to_picture, write_outlined
+from ..drawing.canvas import colour_of, fit_text, font, to_image, to_picture, write_outlined
 from ..host import text as host_text
 from ..host.inputs import require_number
 from ..host.pictures import one_picture
@@ -22,12 +24,12 @@ TINT = 0.55
 """How much of a region's colour covers the picture where the style has all of it."""
 
 
-def describe(covered: Coverage, masks: list[Tensor | None]) -> str:
+def describe(covered: Coverage, masks: list[Tensor | None], styles: Styles) -> str:
     """A line for each style, and one each for what is left and what overlaps."""
     lines = []
-    for number, (part, mask) in enumerate(zip(covered.styles, masks, strict=True), 1):
+    for number, (part, mask, style) in enumerate(zip(covered.styles, masks, styles, strict=True), 1):
         why = " (no mask: the rest)" if mask is None else "" if mask.any() else " (empty mask: no effect)"
-        lines.append(f"style {number}: {100 * part:.1f} %{why}")
+        lines.append(f"{style.label(number)}: {100 * part:.1f} %{why}")
     lines.append(f"no style: {100 * covered.uncovered:.1f} %")
     lines.append(f"overlap, where masks sum to more than 1: {100 * covered.overlap:.1f} % of the pixels")
     return "\n".join(lines)
@@ -52,27 +54,31 @@ def outline(picture: Tensor, masks: list[Tensor]) -> Tensor:
     return picture
 
 
-def number_regions(picture: Tensor, regions: Regions) -> Tensor:
-    """IMAGE [1, H, W, 3]: the picture [H, W, 3] with each style's number in its region, none upon another."""
+def label_regions(picture: Tensor, regions: Regions, names: Sequence[str]) -> Tensor:
+    """IMAGE [1, H, W, 3]: the picture [H, W, 3] with each style's number and name in its region, none upon another."""
     drawn = to_picture(picture)
     draw, size = ImageDraw.Draw(drawn), max(12.0, min(drawn.size) / 10)
-    taken: list[tuple[float, float]] = []
-    for number, region in enumerate(regions.styles, 1):
+    taken: list[tuple[float, float, float, float]] = []
+    for number, (region, name) in enumerate(zip(regions.styles, names, strict=True), 1):
         at = inmost_point(region)
         if at is None:
             continue
-        aside = size if at[0] < drawn.width / 2 else -size
-        while any(abs(at[0] - x) < size and abs(at[1] - y) < size for x, y in taken):
-            at = (at[0] + aside, at[1])
-        taken.append(at)
-        write_outlined(draw, at, str(number), size)
+        below = fit_text(draw, name, size / 2, drawn.width / 2)
+        width, height = max(size, draw.textlength(below, font(size / 2))), 1.8 * size if below else size
+        x, y = min(max(at[0], width / 2), drawn.width - width / 2), at[1]
+        aside = size if x < drawn.width / 2 else -size
+        while any(abs(x - u) < (width + w) / 2 and abs(y - v) < max(height, h) for u, v, w, h in taken):
+            x += aside
+        taken.append((x, y, width, height))
+        write_outlined(draw, (x, y), str(number), size)
+        write_outlined(draw, (x, y + 0.9 * size), below, size / 2)
     return to_image(drawn)
 
 
-def draw_regions(picture: Tensor, regions: Regions, masks: list[Tensor | None]) -> Tensor:
-    """IMAGE [1, H, W, 3] of a picture [H, W, 3]: tints by share, outlines of the masks themselves, numbers."""
+def draw_regions(picture: Tensor, regions: Regions, masks: list[Tensor | None], names: Sequence[str]) -> Tensor:
+    """IMAGE [1, H, W, 3] of a picture [H, W, 3]: tints by share, outlines of the masks themselves, numbers, names."""
     outlined = [part if mask is None else mask for mask, part in zip(masks, regions.styles, strict=True)]
-    return number_regions(outline(tint(picture, regions), outlined), regions)
+    return label_regions(outline(tint(picture, regions), outlined), regions, names)
 
 
 class PreviewStyles(io.ComfyNode):
@@ -86,7 +92,14 @@ class PreviewStyles(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Shows which style goes where over the content picture, and how much of it each one covers. "
             "Samples nothing.",
-            search_aliases=["show regions", "mask overlay", "diffstyler"],
+            search_aliases=[
+                "show regions",
+                "region preview",
+                "mask overlay",
+                "mask preview",
+                "preview mask",
+                "diffstyler",
+            ],
             inputs=[
                 sockets.Styles.Input("styles", tooltip="From Style."),
                 io.Image.Input("content", tooltip="The content picture, the one that is encoded."),
@@ -107,7 +120,7 @@ class PreviewStyles(io.ComfyNode):
                     tooltip="Set it as on the sampler: pixels to each side over which a mask's edge is softened.",
                 ),
             ],
-            outputs=[io.Image.Output("preview", tooltip="The picture with coloured, numbered regions.")],
+            outputs=[io.Image.Output("preview", tooltip="The picture with coloured regions, their numbers and names.")],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
@@ -122,6 +135,6 @@ class PreviewStyles(io.ComfyNode):
         size = (picture.shape[0], picture.shape[1])
         masks = masks_of(styles, size, size, mask_grow, mask_feather)
         regions = share(masks, *size)
-        drawn = draw_regions(picture, regions, masks)
-        text = describe(coverage(regions, masks), masks)
+        drawn = draw_regions(picture, regions, masks, [style.name for style in styles])
+        text = describe(coverage(regions, masks), masks, styles)
         return host_text.output(drawn, text=text, node=cls, picture=drawn)

@@ -135,7 +135,7 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
     for number, (style, part, share) in enumerate(
         zip(styles, regions.styles, regions.among_styles() if keep else regions.styles, strict=True), 1
     ):
-        name = f"style {number}"
+        name = style.label(number)
         branch = _branch(base, contents, style, share, name)
         words.append(f"{name}: {100 * part.mean().item():.1f} % of the picture{_differences(style, branch)}")
         words += branch.lora.notes
