@@ -1,4 +1,4 @@
-"""Compare Images: a result against its content and its styles, in figures and in one picture."""
+"""Compare Result: a result against its content and its styles, in figures and in one picture."""
 
 from __future__ import annotations
 
@@ -56,11 +56,23 @@ class CompareImages(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DiffStyler_CompareImages",
-            display_name="Compare Images",
+            display_name="Compare Result",
             category=ANALYSIS,
             description="Measures how much of a content a result keeps (PSNR, SSIM, LPIPS, edges) and how near it is "
             "to a style (colours, textures, CLIP): whole, inside and outside of a mask, and by halves.",
-            search_aliases=["metrics", "psnr", "ssim", "lpips", "clip score", "gram", "evaluate", "diffstyler"],
+            search_aliases=[
+                "compare images",
+                "metrics",
+                "psnr",
+                "ssim",
+                "lpips",
+                "clip score",
+                "gram",
+                "image similarity",
+                "style similarity",
+                "evaluate",
+                "diffstyler",
+            ],
             inputs=[
                 io.Image.Input("result", tooltip="The picture to judge, or several: each gets its own figures."),
                 io.Image.Input("content", tooltip="What it was made of: one for all results, or one for each."),

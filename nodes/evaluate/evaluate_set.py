@@ -65,7 +65,16 @@ class EvaluateSet(io.ComfyNode):
             category=ANALYSIS,
             description="Measures a folder of results against their contents and styles, as papers do: FID, ArtFID, "
             f"LPIPS, CLIP, and a table of all pairs. Results are named {GRAMMAR}. It can be interrupted and goes on.",
-            search_aliases=["fid", "artfid", "lpips", "benchmark", "metrics", "evaluate folder", "diffstyler"],
+            search_aliases=[
+                "fid",
+                "artfid",
+                "lpips",
+                "clip score",
+                "benchmark",
+                "metrics",
+                "evaluate folder",
+                "diffstyler",
+            ],
             inputs=[
                 io.String.Input(
                     "results_folder",

@@ -71,7 +71,7 @@ def added_inputs() -> list[io.Input]:
     """Styles for regions, and what happens outside of them."""
     return [
         sockets.Styles.Input(
-            "styles", optional=True, tooltip="From Style: a LoRA, prompt and mask per region. Instead of lora."
+            "styles", optional=True, tooltip="From Regional Style: a LoRA, prompt and mask per region. Instead of lora."
         ),
         io.Combo.Input(
             "outside",
@@ -80,7 +80,7 @@ def added_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Outside the styles' masks. content: the picture as it was, from the trajectory at every step. "
             "regenerate: the base model's own prediction with the positive prompt, nothing injected (eq. 8); for an "
-            "injected one wire a Style without a LoRA for the rest.",
+            "injected one wire a Regional Style without a LoRA for the rest.",
         ),
         io.Int.Input(
             "mask_grow",
@@ -109,7 +109,7 @@ def added_inputs() -> list[io.Input]:
         sockets.Injection.Input(
             "injection",
             optional=True,
-            tooltip="From Injection Settings, instead of preset and the four values above. A Style with settings of "
-            "its own uses those.",
+            tooltip="From Injection Settings, instead of preset and the four values above. A Regional Style "
+            "with settings of its own uses those.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""FastSAM Mask: a mask from words, points, boxes, or of everything (method.md section 7)."""
+"""Mask by FastSAM: a mask from words, points, boxes, or of everything (method.md section 7)."""
 
 from __future__ import annotations
 
@@ -41,11 +41,26 @@ class FastSAMMask(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DiffStyler_FastSAMMask",
-            display_name="FastSAM Mask",
+            display_name="Mask by FastSAM",
             category=sockets.CATEGORY,
             description="Finds the objects of a picture with FastSAM and makes a mask of those that a text, points or "
             "boxes mean. Any other MASK can be wired in its place.",
-            search_aliases=["segment anything", "sam", "segmentation", "object mask", "ultralytics", "diffstyler"],
+            search_aliases=[
+                "segment anything",
+                "segment",
+                "segmentation",
+                "sam",
+                "object mask",
+                "subject mask",
+                "auto mask",
+                "text to mask",
+                "mask from text",
+                "background mask",
+                "clipseg",
+                "ultralytics",
+                "yolo",
+                "diffstyler",
+            ],
             inputs=[*main_inputs(), *setting_inputs(), *wired_inputs()],
             outputs=[
                 io.Mask.Output("mask", tooltip="All chosen objects together, one mask per picture, 0 or 1."),
@@ -127,7 +142,7 @@ def select(
         line += f"; nothing for {', '.join(selection.unmet)}" if selection.unmet else ""
         if not selection.indices and when_none == "error":
             raise ValueError(
-                f"FastSAM Mask: no object found ({line}). Lower confidence, raise image_size, change the prompt, "
+                f"Mask by FastSAM: no object found ({line}). Lower confidence, raise image_size, change the prompt, "
                 "or set when_none to 'empty mask'."
             )
         lines.append(line + ("" if selection.indices else "\nno object found: the mask is empty"))

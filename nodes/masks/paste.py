@@ -22,7 +22,7 @@ def kept_part(styles: Styles | None, mask: Tensor | None, size: tuple[int, int],
         given = "neither was" if mask is None else "both were"
         raise ValueError(f"styles and mask: exactly one of them says what is kept, {given} given. Wire just one.")
     if styles is not None and not styles:
-        raise ValueError("styles: at least one Style is expected, got an empty chain. Wire Style.")
+        raise ValueError("styles: at least one Regional Style is expected, got an empty chain. Wire one.")
     if mask is not None:
         return fit_mask(one_mask(mask, "mask"), size, size, grow, feather)
     return regions_of(styles or (), size, size, grow, feather).inside
@@ -56,7 +56,16 @@ class PasteContent(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Puts the content's original pixels back outside of the styles' regions. The decoded picture "
             "differs from them there, as the VAE does not give back exactly what it was given.",
-            search_aliases=["composite", "restore background", "diffstyler"],
+            search_aliases=[
+                "composite",
+                "paste",
+                "stitch",
+                "uncrop",
+                "restore background",
+                "original pixels",
+                "blend by mask",
+                "diffstyler",
+            ],
             inputs=[
                 io.Image.Input("result", tooltip="The decoded result, one or several of the same content."),
                 io.Image.Input("content", tooltip="The content picture, as it was wired to VAE Encode."),
@@ -76,7 +85,7 @@ class PasteContent(io.ComfyNode):
                     tooltip="Pixels to each side of the grown edge over which result and content fade into each other.",
                 ),
                 sockets.Styles.Input(
-                    "styles", optional=True, tooltip="From Style: their masks say what is kept. Or wire mask."
+                    "styles", optional=True, tooltip="From Regional Style: their masks say what is kept. Or wire mask."
                 ),
                 io.Mask.Input(
                     "mask", optional=True, tooltip="What is kept of the result, any resolution. Instead of styles."

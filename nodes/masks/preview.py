@@ -101,7 +101,7 @@ class PreviewStyles(io.ComfyNode):
                 "diffstyler",
             ],
             inputs=[
-                sockets.Styles.Input("styles", tooltip="From Style."),
+                sockets.Styles.Input("styles", tooltip="From Regional Style or Styles from Masks."),
                 io.Image.Input("content", tooltip="The content picture, the one that is encoded."),
                 io.Int.Input(
                     "mask_grow",
@@ -130,7 +130,7 @@ class PreviewStyles(io.ComfyNode):
         require_number(mask_grow, "mask_grow", -FARTHEST, FARTHEST)
         require_number(mask_feather, "mask_feather", 0, FARTHEST)
         if not styles:
-            raise ValueError("styles: at least one Style is expected, got an empty chain. Wire Style.")
+            raise ValueError("styles: at least one Regional Style is expected, got an empty chain. Wire one.")
         picture = one_picture(content, "content")[0].to("cpu", torch.float32)
         size = (picture.shape[0], picture.shape[1])
         masks = masks_of(styles, size, size, mask_grow, mask_feather)

@@ -44,7 +44,18 @@ class LoraSwitch(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Gives a style LoRA its turn among the sampling steps. Chain several: early steps set the "
             "global look, late ones local detail. Steps without a LoRA use the base model.",
-            search_aliases=["lora schedule", "lora switch", "multi-style", "diffstyler"],
+            search_aliases=[
+                "lora schedule",
+                "lora switch",
+                "lora timing",
+                "lora keyframes",
+                "lora per step",
+                "style schedule",
+                "multi style",
+                "two styles",
+                "blend loras",
+                "diffstyler",
+            ],
             inputs=[
                 sockets.LoraModel.Input("lora", tooltip="From Train Style LoRA or Load LoRA Model."),
                 io.Float.Input(
@@ -82,7 +93,8 @@ class LoraSwitch(io.ComfyNode):
             ],
             outputs=[
                 sockets.LoraSchedule.Output(
-                    "schedule", tooltip="For Style, the Injected LoRA Sampler, or the next LoRA Switch Schedule."
+                    "schedule",
+                    tooltip="For Regional Style, the Injected LoRA Sampler, or the next LoRA Switch Schedule.",
                 )
             ],
             hidden=[io.Hidden.unique_id],

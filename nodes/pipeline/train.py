@@ -52,7 +52,17 @@ class TrainStyleLoRA(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Learns the style of one picture as a LoRA on the attention's q, k, v. Nothing is trained "
             "twice: the same request loads its file from models/loras.",
-            search_aliases=["train lora", "style training", "dreambooth lora", "diffstyler"],
+            search_aliases=[
+                "train lora",
+                "lora training",
+                "style training",
+                "learn style",
+                "finetune",
+                "fine tuning",
+                "dreambooth lora",
+                "b-lora",
+                "diffstyler",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The base model. It is not changed: training works on a private copy."),
                 io.Vae.Input("vae", tooltip="The checkpoint's VAE."),

@@ -81,9 +81,9 @@ def test_a_named_style_is_called_by_number_and_name_and_two_may_share_one():
     styles = add_style(add_style((), Style({}, "a", mask=HALF, name="ink")), Style({}, "b", name="ink"))
     assert [style.label(number) for number, style in enumerate(styles, 1)] == ["style 1 'ink'", "style 2 'ink'"]
     assert Style({}, "c").label(3) == "style 3"
-    with pytest.raises(ValueError, match="^style 2 'ink' and style 3 'oil' both have no mask"):
+    with pytest.raises(ValueError, match=r"^style 2 'ink' and style 3 'oil' both have no mask"):
         add_style(styles, Style({}, "c", name="oil"))
-    with pytest.raises(ValueError, match="^mask of style 3 'oil'"):
+    with pytest.raises(ValueError, match=r"^mask of style 3 'oil'"):
         add_style(styles, Style({}, "c", mask=torch.zeros(2, 4, 4), name="oil"))
-    with pytest.raises(ValueError, match="^strength of style 3 'oil'"):
+    with pytest.raises(ValueError, match=r"^strength of style 3 'oil'"):
         add_style(styles, Style({}, "c", strength=math.nan, name="oil"))

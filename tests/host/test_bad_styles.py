@@ -26,7 +26,7 @@ MASKS = [
     ({"mask": filled(math.inf)}, "mask of style 2", "not finite"),
     ({"mask": filled(-0.5)}, "mask of style 2", "-0.5..1", "Divide by the largest value"),
     ({"mask": ONES * 255}, "mask of style 2", "255", "Divide by the largest value"),
-    ({"mask": torch.ones(3, 8, 8)}, "mask of style 2", "a batch of 3", "give each its own Style"),
+    ({"mask": torch.ones(3, 8, 8)}, "mask of style 2", "a batch of 3", "Styles from Masks"),
     ({"mask": torch.ones(0, 8, 8)}, "mask of style 2", "a batch of 0"),
     ({"mask": torch.ones(1, 0, 8)}, "mask of style 2", "no values"),
     ({"mask": torch.ones(1, 1, 8, 8)}, "mask of style 2", "shape [1, 1, 8, 8]"),

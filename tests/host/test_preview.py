@@ -179,7 +179,7 @@ def test_names_are_in_the_words_and_below_the_numbers(pack):
     (drawn,), words, _ = rb.preview(pack, chain, black)
     assert words.split("\n")[:2] == ["style 1 'the sky': 50.0 %", "style 2: 50.0 %"]
     changed = (drawn != plain)[0].any(-1).nonzero()
-    assert 100 < changed[:, 0].min(), "the name is below the number, which is in the middle"
+    assert changed[:, 0].min() > 100, "the name is below the number, which is in the middle"
     assert changed[:, 1].max() < 300
     assert len(changed) > 50
 

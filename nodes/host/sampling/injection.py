@@ -125,7 +125,9 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
     require_number(mask_grow, "mask_grow", -FARTHEST, FARTHEST)
     require_number(mask_feather, "mask_feather", 0, FARTHEST)
     if not styles:
-        raise ValueError("styles: a chain of at least one Style is expected, got none. Wire Style, or unplug styles.")
+        raise ValueError(
+            "styles: a chain of at least one Regional Style is expected, got none. Wire one, or unplug styles."
+        )
     keep = outside == "content"
     scale = base.model.get_model_object("latent_format").spacial_downscale_ratio
     height, width = base.features.trajectory.content.shape[-2:]
