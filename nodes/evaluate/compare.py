@@ -14,8 +14,16 @@ from ..drawing.sheet import Sheet, draw_sheets, number, tiles_of, unavailable
 from ..host import text as host_text
 from ..host.evaluation.measures import STYLE, Look, Tools, attempt, look_at_style, measure, regions_of
 from ..host.evaluation.pairs import fitted, masks_for, matched, one_each, words
+from ..host.inputs import refusal
 from ..host.networks.clip_scores import ClipScores
-from ..host.networks.files import LPIPS, weight_file, weight_names, weight_stamp
+from ..host.networks.files import (
+    LPIPS,
+    default_weights,
+    require_listed,
+    weight_file,
+    weight_names,
+    weight_stamp,
+)
 from ..host.networks.perceptual import Lpips
 from ..host.pictures import rgb_pictures
 from ..inputs.features import ANALYSIS
@@ -80,8 +88,10 @@ class CompareImages(io.ComfyNode):
                 io.Combo.Input(
                     "lpips_weights",
                     options=weight_names(LPIPS),
-                    tooltip="AlexNet, VGG16 or SqueezeNet of torchvision in models/lpips, for LPIPS and the Gram "
-                    "distance of its network. Papers use AlexNet. Nothing is downloaded.",
+                    default=default_weights(LPIPS),
+                    tooltip="AlexNet, VGG16 or SqueezeNet of torchvision, to be put into models/lpips (the help page "
+                    "says where they are from), for LPIPS and the Gram distance of its network. Papers use AlexNet. "
+                    "Nothing is downloaded.",
                 ),
                 io.String.Input(
                     "source_prompt",
@@ -108,6 +118,11 @@ class CompareImages(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
+
+    @classmethod
+    def validate_inputs(cls, lpips_weights: str | None = None) -> bool | str:
+        """A name with or without 'not installed' is in the list; None comes over a wire."""
+        return refusal(*([] if lpips_weights is None else [lambda: require_listed(LPIPS, lpips_weights)]))
 
     @classmethod
     def fingerprint_inputs(cls, lpips_weights: str | None = None, **_: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ from ...diffstyler_core.metrics.pixels import NotAvailable
 from ..host import text as host_text
 from ..host.evaluation.measures import Tools, attempt
 from ..host.evaluation.set_features import KeptFeatures
-from ..host.evaluation.set_files import GRAMMAR, digest, folder_of, make_plan, pictures_in, plain_parts
+from ..host.evaluation.set_files import GRAMMAR, digest, folder_of, home_of, make_plan, pictures_in, plain_parts
 from ..host.evaluation.set_run import METRICS, Evaluation, Settings
 from ..host.evaluation.set_summary import describe, scores_of, scores_table
 from ..host.evaluation.set_table import PairTable, output_file, write_text
-from ..host.inputs import require_text
+from ..host.inputs import refusal, require_text
 from ..host.networks.clip_scores import ClipScores, fingerprint
-from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names, weight_stamp
+from ..host.networks.files import (
+    FID,
+    LPIPS,
+    NONE,
+    default_weights,
+    require_listed,
+    weight_file,
+    weight_names,
+    weight_stamp,
+)
 from ..host.networks.inception import Inception
 from ..host.networks.perceptual import Lpips
 from ..inputs.features import ANALYSIS
@@ -102,14 +112,16 @@ class EvaluateSet(io.ComfyNode):
                 io.Combo.Input(
                     "lpips_weights",
                     options=weight_names(LPIPS),
-                    tooltip="AlexNet, VGG16 or SqueezeNet of torchvision in models/lpips. The field uses AlexNet. "
-                    "Nothing is downloaded.",
+                    default=default_weights(LPIPS),
+                    tooltip="AlexNet, VGG16 or SqueezeNet of torchvision, to be put into models/lpips; the help page "
+                    "says where they are from. The field uses AlexNet. Nothing is downloaded.",
                 ),
                 io.Combo.Input(
                     "fid_weights",
                     options=weight_names(FID),
-                    tooltip="Inception in models/fid: ArtFID's own, as style transfer papers use, or FID's standard "
-                    "one. Nothing is downloaded.",
+                    default=default_weights(FID),
+                    tooltip="Inception, to be put into models/fid: ArtFID's own, as style transfer papers use, or "
+                    "FID's standard one; the help page says where they are from. Nothing is downloaded.",
                 ),
                 io.ClipVision.Input("clip_vision", optional=True, tooltip="Load CLIP Vision, for CLIP similarity."),
             ],
@@ -121,6 +133,24 @@ class EvaluateSet(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        results_folder: str | None = None,
+        content_folder: str | None = None,
+        style_folder: str | None = None,
+        filename_prefix: str | None = None,
+        lpips_weights: str | None = None,
+        fid_weights: str | None = None,
+    ) -> bool | str:
+        """What is typed in is checked before anything runs; None comes over a wire. Folders may be made by the run."""
+        folders = zip(FOLDERS, (results_folder, content_folder, style_folder), strict=True)
+        checks = [partial(home_of, name, widget) for widget, name in folders if name is not None]
+        checks += [] if filename_prefix is None else [partial(plain_parts, filename_prefix, "filename_prefix")]
+        weights = ((LPIPS, lpips_weights), (FID, fid_weights))
+        checks += [partial(require_listed, folder, name) for folder, name in weights if name is not None]
+        return refusal(*checks)
 
     @classmethod
     def fingerprint_inputs(cls, lpips_weights: str | None = None, fid_weights: str | None = None, **rest: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import comfy.model_base
@@ -40,6 +40,23 @@ def require_text(value: str, name: str, most: int = NAME_LENGTH) -> str:
     if any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{name} holds half of a letter (a lone surrogate), got {value[:40]!a}. Type it anew.")
     return value
+
+
+def require_choice(value: str, name: str, known: Sequence[str]) -> str:
+    """The value, when it is one of those that the widget lists."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r:.100}.")
+    return value
+
+
+def refusal(*checks: Callable[[], object]) -> bool | str:
+    """For ``validate_inputs``, before anything runs: True, or what the first check that refuses says."""
+    try:
+        for check in checks:
+            check()
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def one_line(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -9,15 +11,17 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...diffstyler_core.masks.prompts import parse_boxes, parse_points
 from ...diffstyler_core.masks.segments import COMBINES, combine, everything
 from .. import sockets
 from ..drawing.contours import draw_contours
 from ..host import text as host_text
-from ..host.inputs import require_finite
+from ..host.inputs import refusal, require_choice, require_finite
 from ..host.networks.clip import NO_FOLDER, clip_folders
+from ..host.not_installed import first_installed
 from ..host.segment.choosers import Chooser, box_choosers, point_choosers, text_chooser
 from ..host.segment.fastsam import SegmentFinder
-from ..host.segment.weights import OFFICIAL, weights_names, weights_path
+from ..host.segment.weights import weights_names, weights_path
 
 MODES = ("text", "points", "boxes", "everything")
 WHEN_NONE = ("empty mask", "error")
@@ -76,6 +80,26 @@ class FastSAMMask(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls,
+        fastsam_name: str | None = None,
+        mode: str | None = None,
+        points: str | None = None,
+        boxes: str | None = None,
+    ) -> bool | str:
+        """What is typed in is checked before anything runs; None comes over a wire."""
+        checks: list[Callable[[], object]] = []
+        if fastsam_name is not None:
+            checks.append(partial(weights_path, str(fastsam_name)))
+        if mode is not None:
+            checks.append(partial(require_choice, mode, "mode", MODES))
+        if mode == "points" and points is not None:
+            checks.append(partial(parse_points, points))
+        if mode == "boxes" and boxes is not None:
+            checks.append(partial(parse_boxes, boxes))
+        return refusal(*checks)
+
+    @classmethod
     def fingerprint_inputs(cls, fastsam_name: str | None = None, clip_folder: str | None = None, **_: Any) -> str:
         """Changed files are other weights, though their names are the same."""
         try:
@@ -111,8 +135,7 @@ class FastSAMMask(io.ComfyNode):
         for name, value, known in (
             ("mode", mode, MODES), ("combine", combine, COMBINES), ("when_none", when_none, WHEN_NONE)
         ):  # fmt: skip
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r:.100}.")
+            require_choice(value, name, known)
         if best_n < 0:
             raise ValueError(f"best_n must be 0 (automatic) or more, got {best_n}.")
         weights = weights_path(fastsam_name)
@@ -165,8 +188,9 @@ def main_inputs() -> list[io.Input]:
         io.Combo.Input(
             "fastsam_name",
             options=weights_names(),
-            default=OFFICIAL[0],
-            tooltip="FastSAM's weights in models/fastsam: s is small and fast, x is more exact.",
+            default=first_installed(weights_names()),
+            tooltip="FastSAM's weights, to be put into models/fastsam: s is small and fast, x is more exact. Choosing "
+            "one that is not installed says where to get it.",
         ),
         io.Combo.Input("mode", options=list(MODES), default="text", tooltip="Which prompt chooses the objects."),
         io.String.Input(

@@ -15,10 +15,11 @@ from ...diffstyler_core.lora.file import kohya_metadata, kohya_state
 from ...diffstyler_core.training.train import TrainConfig, TrainResult
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, require_conditioning, style_pictures
+from ..host.inputs import Conditioning, refusal, require_conditioning, style_pictures
 from ..host.model import abar_of, family_of, fingerprint, identity, prediction_of
+from ..host.training.picture_name import TOKEN, resolved
 from ..host.training.run import Progress, train_lora
-from ..host.training.store import Found, LoraStore, Saved, rescued_names
+from ..host.training.store import Found, LoraStore, Saved, rescued_names, safe_prefix
 from ..host.training.unet_copy import duration, module_names, prepare_pictures, require_plain_unet, training_dtype
 
 TARGETS = {"q, k, v": ("to_q", "to_k", "to_v"), "q, k, v, out": ("to_q", "to_k", "to_v", "to_out.0")}
@@ -153,8 +154,9 @@ class TrainStyleLoRA(io.ComfyNode):
                 ),
                 io.String.Input(
                     "filename_prefix",
-                    default="DiffStyler/style",
-                    tooltip="Name below models/loras; a hash of the request is added.",
+                    default=f"DiffStyler/{TOKEN}",
+                    tooltip=f"Name below models/loras; a hash of the request is added. {TOKEN} is the file name of the "
+                    "style picture, or 'style' where it comes from no file.",
                 ),
             ],
             outputs=[
@@ -164,9 +166,14 @@ class TrainStyleLoRA(io.ComfyNode):
                 sockets.LossMap.Output("loss_map", tooltip="For Plot Loss Graph."),
                 io.String.Output("lora_name", tooltip="The file's name in models/loras; empty when it is not there."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """A name that is none is refused before anything runs; None comes over a wire."""
+        return refusal(*([] if filename_prefix is None else [lambda: safe_prefix(filename_prefix)]))
 
     @classmethod
     def fingerprint_inputs(cls, save: bool = True, filename_prefix: str = "", **_inputs: Any) -> list[str]:
@@ -213,7 +220,7 @@ class TrainStyleLoRA(io.ComfyNode):
         pictures = prepare_pictures(style_pictures(style_image), config.resolution)
         settings = {**asdict(config), "precision": str(dtype)}
         request = request_of(model, vae, pictures, prompt, settings)
-        store = LoraStore.of(filename_prefix, request)
+        store = LoraStore.of(cls._named(filename_prefix), request)
         again = ""
         if save:
             found, again = store.find()
@@ -246,9 +253,14 @@ class TrainStyleLoRA(io.ComfyNode):
         return host_text.output(state, {"loss": result.losses}, saved.name, text=text, node=cls)
 
     @classmethod
+    def _named(cls, prefix: str) -> str:
+        prompt = None if cls.hidden is None else cls.hidden.prompt
+        return resolved(prefix, prompt, host_text.id_of(cls), "style_image")
+
+    @classmethod
     def _found(cls, store: LoraStore, found: Found, again: str) -> io.NodeOutput:
         losses = found.record["losses"]
-        name, text = store.name, f"unchanged request: loaded {store.name}, nothing trained"
+        name, text = found.name, f"unchanged request: loaded {found.name}, nothing trained"
         if found.rescued:
             settings = {key: value for key, value in found.record.items() if key != "losses"}
             name, words = store.save(found.state, kohya_metadata(settings, losses))

@@ -69,8 +69,8 @@ def plain_parts(name: str, widget: str) -> list[str]:
     return parts
 
 
-def folder_of(name: str, widget: str) -> Path:
-    """A folder below the host's input, output or temp directory. Raises ValueError for any other, and a missing one."""
+def home_of(name: str, widget: str) -> tuple[Path, list[str]]:
+    """(the host's directory that a folder's name starts with, the rest of its parts). Raises ValueError for another."""
     homes = host_folders()
     first, *rest = plain_parts(name, widget)
     if first not in homes:
@@ -78,13 +78,19 @@ def folder_of(name: str, widget: str) -> Path:
             f"{widget}: a folder starts with input, output or temp (ComfyUI's own directories), got {name!r}. "
             "Write e.g. output/results, and put the pictures there."
         )
-    folder = homes[first].joinpath(*rest)
+    return homes[first], rest
+
+
+def folder_of(name: str, widget: str) -> Path:
+    """A folder below the host's input, output or temp directory. Raises ValueError for any other, and a missing one."""
+    home, rest = home_of(name, widget)
+    folder = home.joinpath(*rest)
     if not folder.is_dir():
         raise ValueError(f"{widget}: there is no folder {name!r} (looked for {folder}). Check its name.")
-    if not folder.resolve().is_relative_to(homes[first].resolve()):
+    if not folder.resolve().is_relative_to(home.resolve()):
         raise ValueError(
-            f"{widget}: {name!r} is a link that leads out of ComfyUI's {first} directory, to {folder.resolve()}. "
-            "Put the pictures themselves there."
+            f"{widget}: {name!r} is a link that leads out of ComfyUI's {plain_parts(name, widget)[0]} directory, to "
+            f"{folder.resolve()}. Put the pictures themselves there."
         )
     return folder
 

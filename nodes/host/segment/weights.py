@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..inputs import require_text
+from ..not_installed import listed, plain
 
 FOLDER = "fastsam"
 OFFICIAL = ("FastSAM-s.pt", "FastSAM-x.pt")
@@ -39,15 +40,14 @@ def register_fastsam_folder() -> None:
 
 
 def weights_names() -> list[str]:
-    """The official files, whether they are there or not (an error then says where to get them), and all others."""
-    there = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".pt")]
-    return [*OFFICIAL, *(name for name in there if name not in OFFICIAL)]
+    """The official files, marked where they are not there, and all others that are."""
+    return listed(OFFICIAL, [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".pt")])
 
 
 def weights_path(name: str) -> Path:
     """The file of that name in models/fastsam. Raises ValueError when it is missing or lies elsewhere."""
     folders = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
-    require_text(name, "fastsam_name")
+    name = plain(require_text(name, "fastsam_name"))
     if os.path.isabs(name) or ".." in Path(name.replace("\\", "/")).parts or not name.endswith(".pt"):
         raise ValueError(f"fastsam_name must name a .pt file inside models/fastsam, got {name!r}. Choose one there.")
     found = next((folder / name for folder in folders if (folder / name).is_file()), None)
