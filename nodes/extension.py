@@ -15,6 +15,7 @@ from .masks.fastsam import FastSAMMask
 from .masks.paste import PasteContent
 from .masks.preview import PreviewStyles
 from .masks.ramp import SpatialRampMask
+from .masks.styles_from_masks import StylesFromMasks
 from .pipeline.capture import CaptureFeatures
 from .pipeline.guider import InjectedLoRAGuider
 from .pipeline.injection_settings import InjectionSettingsNode
@@ -44,6 +45,7 @@ class DiffStylerExtension(ComfyExtension):
             InjectedLoRASampler,
             InjectedLoRAGuider,
             StyleNode,
+            StylesFromMasks,
             LoraSwitch,
             SpatialRampMask,
             PreviewStyles,

@@ -1,7 +1,7 @@
 """`dev.py gallery results`: what each part of the method does, measured on the demo checkpoint, in demo/results.md.
 
 Every content in every style by every variant, on a real server; one prompt for each content, kept under .host when it
-is done, so that an interrupted run goes on with the next. Figures are Compare Images' own.
+is done, so that an interrupted run goes on with the next. Figures are Compare Result's own.
 """
 
 from __future__ import annotations

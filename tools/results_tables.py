@@ -12,7 +12,7 @@ from tools import results_prompt as rp
 
 
 class Row(NamedTuple):
-    """One result. values: by Compare Images' keys. seconds: of its sampling."""
+    """One result. values: by Compare Result's keys. seconds: of its sampling."""
 
     content: str
     style: str

@@ -25,7 +25,7 @@ def one_mask(mask: Tensor, name: str) -> Tensor:
         count = f"a batch of {mask.shape[0]}" if mask.ndim == 3 else f"shape {list(mask.shape)}"
         raise ValueError(
             f"{name}: one mask [1, H, W] is expected, as there is one content picture; got {count}. "
-            "Pick one of them, or give each its own Style."
+            "Pick one of them, or give each a style of its own with Styles from Masks."
         )
     flat = mask.detach().reshape(mask.shape[-2:]).to("cpu", torch.float32)
     if flat.numel() == 0 or not torch.isfinite(flat).all():

@@ -33,15 +33,17 @@ class Regions(NamedTuple):
         return torch.where(total > 0, self.styles / total.clamp(min=1e-30), torch.zeros(()))
 
 
-def style_of_the_rest(masks: Sequence[Tensor | None]) -> int | None:
+def style_of_the_rest(masks: Sequence[Tensor | None], labels: Sequence[str] = ()) -> int | None:
     """Which style has no mask and takes what the others leave; None when all have one.
 
+    labels: what the error calls the styles, by default "style 1", ...
     Raises ValueError when two have none: which of them would get the rest?
     """
     rests = [i for i, mask in enumerate(masks) if mask is None]
     if len(rests) > 1:
+        first, second = (labels[i] if labels else f"style {i + 1}" for i in rests[:2])
         raise ValueError(
-            f"styles {rests[0] + 1} and {rests[1] + 1} both have no mask, and only one can take the rest of the "
+            f"{first} and {second} both have no mask, and only one can take the rest of the "
             "picture. Give all but one a mask, or let them take turns with a LoRA Switch Schedule."
         )
     return rests[0] if rests else None

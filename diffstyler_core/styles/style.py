@@ -20,7 +20,7 @@ class Style(NamedTuple):
 
     lora: a LoRA for all steps, a schedule of LoRAs, or None for the base model. strength: of it; times a schedule
     entry's own. positive: its prompt's conditioning, opaque here. mask: [H, W] in 0..1 of any resolution; None: the
-    rest of the picture. features, injection: its own capture and settings; None: those of the run.
+    rest of the picture. features, injection: its own capture and settings; None: those of the run. name: the user's.
     """
 
     lora: Lora | LoraSchedule | None
@@ -29,6 +29,11 @@ class Style(NamedTuple):
     mask: Tensor | None = None
     features: Capture | None = None
     injection: InjectionSettings | None = None
+    name: str = ""
+
+    def label(self, number: int) -> str:
+        """What words and errors call it as the chain's ``number``: "style 2", or "style 2 'ink'"."""
+        return f"style {number} {self.name!r}" if self.name else f"style {number}"
 
 
 Styles = tuple[Style, ...]
@@ -39,13 +44,14 @@ def add_style(styles: Styles, style: Style) -> Styles:
 
     Raises ValueError for a strength or mask that is none, or a second style without a mask.
     """
-    number = len(styles) + 1
+    label = style.label(len(styles) + 1)
     if not math.isfinite(style.strength):
-        raise ValueError(f"strength of style {number} must be a number, got {style.strength}.")
+        raise ValueError(f"strength of {label} must be a number, got {style.strength}.")
     if style.mask is None:
-        style_of_the_rest([s.mask for s in (*styles, style)])
-        return (*styles, style)
-    return (*styles, style._replace(mask=one_mask(style.mask, f"mask of style {number}")))
+        chain = (*styles, style)
+        style_of_the_rest([s.mask for s in chain], [s.label(number) for number, s in enumerate(chain, 1)])
+        return chain
+    return (*styles, style._replace(mask=one_mask(style.mask, f"mask of {label}")))
 
 
 def masks_of(

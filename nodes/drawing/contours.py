@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...diffstyler_core.masks.outlines import inmost_point, inner_line
-from .numbers import Number, write_numbers
+from .labels import Label, write_labels
 from .palette import colour_of
 
 
@@ -19,5 +19,5 @@ def draw_contours(picture: Tensor, masks: Tensor) -> Tensor:
         at = inmost_point(mask.float())
         if at is not None:
             drawn[inner_line(mask, max(1, size // 8))] = torch.tensor(colour_of(index))
-            numbers.append(Number(index + 1, at))
-    return write_numbers(drawn, numbers, size)
+            numbers.append(Label(str(index + 1), at))
+    return write_labels(drawn, numbers, size)

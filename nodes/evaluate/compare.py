@@ -1,4 +1,4 @@
-"""Compare Images: a result against its content and its styles, in figures and in one picture."""
+"""Compare Result: a result against its content and its styles, in figures and in one picture."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from .. import sockets
 from ..drawing.sheet import Sheet, draw_sheets, tiles_of
 from ..host import text as host_text
 from ..host.checks.pictures import unit_pictures
+from ..host.checks.refusal import refusal
 from ..host.identity import model_stamp
 from ..host.networks.clip_scores import ClipScores
-from ..host.networks.files import LPIPS, weight_file, weight_names
+from ..host.networks.files import LPIPS, default_weights, require_listed, weight_file, weight_names
 from ..host.networks.perceptual import Lpips
 from ..host.progress import ProgressBar, stop_if_cancelled
 
@@ -32,11 +33,23 @@ class CompareImages(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DiffStyler_CompareImages",
-            display_name="Compare Images",
+            display_name="Compare Result",
             category=sockets.EVALUATE,
             description="Measures how much of a content a result keeps (PSNR, SSIM, LPIPS, edges) and how near it is "
             "to a style (colours, textures, CLIP): whole, inside and outside of a mask, and by halves.",
-            search_aliases=["metrics", "psnr", "ssim", "lpips", "clip score", "gram", "evaluate", "diffstyler"],
+            search_aliases=[
+                "compare images",
+                "metrics",
+                "psnr",
+                "ssim",
+                "lpips",
+                "clip score",
+                "gram",
+                "image similarity",
+                "style similarity",
+                "evaluate",
+                "diffstyler",
+            ],
             inputs=[
                 io.Image.Input("result", tooltip="The picture to judge, or several: each gets its own figures."),
                 io.Image.Input("content", tooltip="What it was made of: one for all results, or one for each."),
@@ -44,8 +57,10 @@ class CompareImages(io.ComfyNode):
                 io.Combo.Input(
                     "lpips_weights",
                     options=weight_names(LPIPS),
-                    tooltip="AlexNet, VGG16 or SqueezeNet of torchvision in models/lpips, for LPIPS and the Gram "
-                    "distance of its network. Papers use AlexNet. Nothing is downloaded.",
+                    default=default_weights(LPIPS),
+                    tooltip="AlexNet, VGG16 or SqueezeNet of torchvision, to be put into models/lpips (the help page "
+                    "says where they are from), for LPIPS and the Gram distance of its network. Papers use AlexNet. "
+                    "Nothing is downloaded.",
                 ),
                 io.String.Input(
                     "source_prompt",
@@ -71,6 +86,11 @@ class CompareImages(io.ComfyNode):
             ],
             is_output_node=True,  # it runs when nothing follows it
         )
+
+    @classmethod
+    def validate_inputs(cls, lpips_weights: str | None = None) -> bool | str:
+        """A name with or without 'not installed' is in the list; None comes over a wire."""
+        return refusal(*([] if lpips_weights is None else [lambda: require_listed(LPIPS, lpips_weights)]))
 
     @classmethod
     def fingerprint_inputs(cls, lpips_weights: str | None = None, **_: Any) -> str:

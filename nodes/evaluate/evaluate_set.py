@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,15 @@ from ...diffstyler_core.evaluation.set_table import PairTable, write_text
 from ...diffstyler_core.metrics.available import NotAvailable, value_or_reason
 from .. import sockets
 from ..host import text as host_text
+from ..host.checks.refusal import refusal
 from ..host.checks.text import require_text
 from ..host.evaluation.picture_files import digest, read_picture
 from ..host.identity import file_stamp, fingerprint, model_stamp
 from ..host.networks.clip_scores import ClipScores
-from ..host.networks.files import FID, LPIPS, NONE, weight_file, weight_names
+from ..host.networks.files import FID, LPIPS, NONE, default_weights, require_listed, weight_file, weight_names
 from ..host.networks.inception import Inception
 from ..host.networks.perceptual import Lpips
-from ..host.paths import folder_name, host_folder, output_file
+from ..host.paths import folder_name, host_folder, host_home, output_file, output_name
 from ..host.progress import ProgressBar, stop_if_cancelled
 
 FOLDERS = ("results_folder", "content_folder", "style_folder")
@@ -67,7 +70,16 @@ class EvaluateSet(io.ComfyNode):
             category=sockets.EVALUATE,
             description="Measures a folder of results against their contents and styles, as papers do: FID, ArtFID, "
             f"LPIPS, CLIP, and a table of all pairs. Results are named {GRAMMAR}. It can be interrupted and goes on.",
-            search_aliases=["fid", "artfid", "lpips", "benchmark", "metrics", "evaluate folder", "diffstyler"],
+            search_aliases=[
+                "fid",
+                "artfid",
+                "lpips",
+                "clip score",
+                "benchmark",
+                "metrics",
+                "evaluate folder",
+                "diffstyler",
+            ],
             inputs=[
                 io.String.Input(
                     "results_folder",
@@ -95,14 +107,16 @@ class EvaluateSet(io.ComfyNode):
                 io.Combo.Input(
                     "lpips_weights",
                     options=weight_names(LPIPS),
-                    tooltip="AlexNet, VGG16 or SqueezeNet of torchvision in models/lpips. The field uses AlexNet. "
-                    "Nothing is downloaded.",
+                    default=default_weights(LPIPS),
+                    tooltip="AlexNet, VGG16 or SqueezeNet of torchvision, to be put into models/lpips; the help page "
+                    "says where they are from. The field uses AlexNet. Nothing is downloaded.",
                 ),
                 io.Combo.Input(
                     "fid_weights",
                     options=weight_names(FID),
-                    tooltip="Inception in models/fid: ArtFID's own, as style transfer papers use, or FID's standard "
-                    "one. Nothing is downloaded.",
+                    default=default_weights(FID),
+                    tooltip="Inception, to be put into models/fid: ArtFID's own, as style transfer papers use, or "
+                    "FID's standard one; the help page says where they are from. Nothing is downloaded.",
                 ),
                 io.ClipVision.Input("clip_vision", optional=True, tooltip="Load CLIP Vision, for CLIP similarity."),
             ],
@@ -113,6 +127,26 @@ class EvaluateSet(io.ComfyNode):
             ],
             is_output_node=True,  # it runs when nothing follows it
         )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        results_folder: str | None = None,
+        content_folder: str | None = None,
+        style_folder: str | None = None,
+        filename_prefix: str | None = None,
+        lpips_weights: str | None = None,
+        fid_weights: str | None = None,
+    ) -> bool | str:
+        """What is typed in is checked before anything runs; None comes over a wire. Folders may be made by the run."""
+        folders = zip(FOLDERS, (results_folder, content_folder, style_folder), strict=True)
+        checks: list[Callable[[], object]] = [
+            partial(host_home, name, widget) for widget, name in folders if name is not None
+        ]
+        checks += [] if filename_prefix is None else [partial(output_name, filename_prefix)]
+        weights = ((LPIPS, lpips_weights), (FID, fid_weights))
+        checks += [partial(require_listed, folder, name) for folder, name in weights if name is not None]
+        return refusal(*checks)
 
     @classmethod
     def fingerprint_inputs(cls, lpips_weights: str | None = None, fid_weights: str | None = None, **rest: Any) -> str:

@@ -44,7 +44,14 @@ class FeaturePCA(io.ComfyNode):
             category=sockets.EVALUATE,
             description="Shows what decoder layers see at one timestep: the three leading principal components of "
             "their features as red, green and blue, for the base model and beside it for a LoRA.",
-            search_aliases=["principal components", "feature visualization", "pca", "diffstyler"],
+            search_aliases=[
+                "pca",
+                "principal components",
+                "feature visualization",
+                "visualize features",
+                "unet features",
+                "diffstyler",
+            ],
             inputs=feature_inputs(lora_needed=False),
             outputs=[
                 io.Image.Output("picture", tooltip="A row for each layer, a column for each model."),

@@ -87,7 +87,14 @@ class FeatureSimilarity(io.ComfyNode):
             category=sockets.EVALUATE,
             description="Compares the decoder features of the base model with those under a LoRA, at one timestep on "
             "the same latent: cosine similarity for each layer. 1 means that the LoRA changes nothing there.",
-            search_aliases=["cosine similarity", "lora difference", "diffstyler"],
+            search_aliases=[
+                "cosine similarity",
+                "lora difference",
+                "compare lora",
+                "compare models",
+                "unet features",
+                "diffstyler",
+            ],
             inputs=feature_inputs(lora_needed=True),
             outputs=[
                 io.Image.Output("plot", tooltip="Similarity over the layers."),

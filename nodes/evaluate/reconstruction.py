@@ -105,7 +105,7 @@ class ReconstructionReport(io.ComfyNode):
             category=sockets.EVALUATE,
             description="Inverts a content plainly and with refinement, samples both back, and shows how far each "
             "strays from the path that it was inverted along. Tells which refinement DDIM Invert needs.",
-            search_aliases=["inversion error", "ddim reconstruction", "psnr", "diffstyler"],
+            search_aliases=["inversion", "inversion error", "ddim reconstruction", "psnr", "diffstyler"],
             inputs=[
                 io.Model.Input("model", tooltip="The base model, without the style LoRA."),
                 io.Latent.Input("latent", tooltip="The content picture, encoded with this checkpoint's VAE."),

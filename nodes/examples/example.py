@@ -43,7 +43,7 @@ class ExamplePicture(io.ComfyNode):
             category=sockets.CATEGORY,
             description="A photograph or style picture that comes with the pack (licences: demo/pictures/LICENSES.md). "
             "Put Load Image in its place to use your own.",
-            search_aliases=["demo image", "diffstyler"],
+            search_aliases=["demo image", "example image", "sample image", "test image", "diffstyler"],
             inputs=[io.Combo.Input("picture", options=example_names(), tooltip="Which picture.")],
             outputs=[
                 io.Image.Output("image", tooltip="The picture, RGB."),

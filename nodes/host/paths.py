@@ -81,8 +81,11 @@ def _stays_below(name: str) -> bool:
     return ".." not in name.replace("\\", "/").split("/") and not PureWindowsPath(name).anchor
 
 
-def host_folder(name: str, widget: str) -> Path:
-    """A folder below the host's input, output or temp directory. Raises ValueError for any other, and a missing one."""
+def host_home(name: str, widget: str) -> tuple[Path, Path]:
+    """(the host's input, output or temp directory that a folder's name starts with, the folder itself).
+
+    Raises ValueError for any other name; whether the folder is there is not looked at.
+    """
     homes = {
         "input": folder_paths.get_input_directory(),
         "output": folder_paths.get_output_directory(),
@@ -95,12 +98,17 @@ def host_folder(name: str, widget: str) -> Path:
             "Write e.g. output/results, and put the pictures there."
         )
     home = Path(homes[first])
-    folder = home.joinpath(*rest)
+    return home, home.joinpath(*rest)
+
+
+def host_folder(name: str, widget: str) -> Path:
+    """A folder below the host's input, output or temp directory. Raises ValueError for any other, and a missing one."""
+    home, folder = host_home(name, widget)
     if not os.path.isdir(folder):
         raise ValueError(f"{widget}: there is no folder {shortened(name)} (looked for {folder}). Check its name.")
     if not is_inside(folder, home):
         raise ValueError(
-            f"{widget}: {shortened(name)} is a link that leads out of ComfyUI's {first} directory, to "
+            f"{widget}: {shortened(name)} is a link that leads out of ComfyUI's {home.name} directory, to "
             f"{folder.resolve()}. Put the pictures themselves there."
         )
     return folder
@@ -111,10 +119,15 @@ def folder_name(name: str, widget: str) -> str:
     return plain_name(name.strip().removesuffix("/"), widget, "ComfyUI's input, output or temp directory")
 
 
+def output_name(prefix: str, widget: str = "filename_prefix") -> str:
+    """The name of something new below the host's output directory. Raises ValueError for one that leads elsewhere."""
+    return plain_name(prefix, widget, "ComfyUI's output directory")
+
+
 def output_file(prefix: str, ending: str, widget: str = "filename_prefix") -> Path:
     """A file below the host's output directory; its folder is made. Raises ValueError when it cannot be there."""
     home = Path(folder_paths.get_output_directory())
-    path = home / (plain_name(prefix, widget, "ComfyUI's output directory") + ending)
+    path = home / (output_name(prefix, widget) + ending)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -54,7 +54,7 @@ def region_inputs() -> list[io.Input]:
     """Styles for regions and what happens outside of them, and an injection as a value."""
     return [
         sockets.Styles.Input(
-            "styles", optional=True, tooltip="From Style: a LoRA, prompt and mask per region. Instead of lora."
+            "styles", optional=True, tooltip="From Regional Style: a LoRA, prompt and mask per region. Instead of lora."
         ),
         sockets.Injection.Input(
             "injection",
@@ -68,7 +68,7 @@ def region_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Outside the styles' masks. content: the picture as it was, from the trajectory at every step. "
             "regenerate: the base model's own prediction with the positive prompt, nothing injected (eq. 8); for an "
-            "injected one wire a Style without a LoRA for the rest.",
+            "injected one wire a Regional Style without a LoRA for the rest.",
         ),
         io.Int.Input(
             "mask_grow",

@@ -1,24 +1,30 @@
-"""FastSAM Mask: a mask from words, points, boxes, or of everything (method.md section 7)."""
+"""Mask by FastSAM: a mask from words, points, boxes, or of everything (method.md section 7)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...diffstyler_core.masks.prompts import parse_boxes, parse_points
 from ...diffstyler_core.masks.segments import COMBINES, combine, everything
 from .. import sockets
 from ..drawing.contours import draw_contours
 from ..host import text as host_text
 from ..host.checks.pictures import unit_pictures
+from ..host.checks.refusal import refusal
+from ..host.checks.text import require_choice
 from ..host.identity import file_stamp, model_stamp
 from ..host.networks.clip import NO_FOLDER, clip_folders
+from ..host.not_installed import first_installed
 from ..host.progress import stop_if_cancelled
 from ..host.segment.choosers import Chooser, box_choosers, point_choosers, text_chooser
 from ..host.segment.fastsam import SegmentFinder
-from ..host.segment.weights import FOLDER, OFFICIAL, weights_names, weights_path
+from ..host.segment.weights import FOLDER, weights_names, weights_path
 
 MODES = ("text", "points", "boxes", "everything")
 WHEN_NONE = ("empty mask", "error")
@@ -31,11 +37,26 @@ class FastSAMMask(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DiffStyler_FastSAMMask",
-            display_name="FastSAM Mask",
+            display_name="Mask by FastSAM",
             category=sockets.CATEGORY,
             description="Finds the objects of a picture with FastSAM and makes a mask of those that a text, points or "
             "boxes mean. Any other MASK can be wired in its place.",
-            search_aliases=["segment anything", "sam", "segmentation", "object mask", "ultralytics", "diffstyler"],
+            search_aliases=[
+                "segment anything",
+                "segment",
+                "segmentation",
+                "sam",
+                "object mask",
+                "subject mask",
+                "auto mask",
+                "text to mask",
+                "mask from text",
+                "background mask",
+                "clipseg",
+                "ultralytics",
+                "yolo",
+                "diffstyler",
+            ],
             inputs=[*main_inputs(), *setting_inputs(), *wired_inputs()],
             outputs=[
                 io.Mask.Output("mask", tooltip="All chosen objects together, one mask per picture, 0 or 1."),
@@ -48,6 +69,26 @@ class FastSAMMask(io.ComfyNode):
             ],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        fastsam_name: str | None = None,
+        mode: str | None = None,
+        points: str | None = None,
+        boxes: str | None = None,
+    ) -> bool | str:
+        """What is typed in is checked before anything runs; None comes over a wire."""
+        checks: list[Callable[[], object]] = []
+        if fastsam_name is not None:
+            checks.append(partial(weights_path, str(fastsam_name)))
+        if mode is not None:
+            checks.append(partial(require_choice, mode, "mode", MODES))
+        if mode == "points" and points is not None:
+            checks.append(partial(parse_points, points))
+        if mode == "boxes" and boxes is not None:
+            checks.append(partial(parse_boxes, boxes))
+        return refusal(*checks)
 
     @classmethod
     def fingerprint_inputs(cls, fastsam_name: str | None = None, clip_folder: str | None = None, **_: Any) -> str:
@@ -81,8 +122,7 @@ class FastSAMMask(io.ComfyNode):
         for name, value, known in (
             ("mode", mode, MODES), ("combine", combine, COMBINES), ("when_none", when_none, WHEN_NONE)
         ):  # fmt: skip
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r:.100}.")
+            require_choice(value, name, known)
         if best_n < 0:
             raise ValueError(f"best_n must be 0 (automatic) or more, got {best_n}.")
         weights = weights_path(fastsam_name)
@@ -112,7 +152,7 @@ def select(
         line += f"; nothing for {', '.join(selection.unmet)}" if selection.unmet else ""
         if not selection.indices and when_none == "error":
             raise ValueError(
-                f"FastSAM Mask: no object found ({line}). Lower confidence, raise image_size, change the prompt, "
+                f"Mask by FastSAM: no object found ({line}). Lower confidence, raise image_size, change the prompt, "
                 "or set when_none to 'empty mask'."
             )
         lines.append(line + ("" if selection.indices else "\nno object found: the mask is empty"))
@@ -135,8 +175,9 @@ def main_inputs() -> list[io.Input]:
         io.Combo.Input(
             "fastsam_name",
             options=weights_names(),
-            default=OFFICIAL[0],
-            tooltip="FastSAM's weights in models/fastsam: s is small and fast, x is more exact.",
+            default=first_installed(weights_names()),
+            tooltip="FastSAM's weights, to be put into models/fastsam: s is small and fast, x is more exact. Choosing "
+            "one that is not installed says where to get it.",
         ),
         io.Combo.Input("mode", options=list(MODES), default="text", tooltip="Which prompt chooses the objects."),
         io.String.Input(

@@ -22,7 +22,7 @@ def kept_part(styles: Styles | None, mask: Tensor | None, size: tuple[int, int],
         given = "neither was" if mask is None else "both were"
         raise ValueError(f"styles and mask: exactly one of them says what is kept, {given} given. Wire just one.")
     if styles is not None and not styles:
-        raise ValueError("styles: at least one Style is expected, got an empty chain. Wire Style.")
+        raise ValueError("styles: at least one Regional Style is expected, got an empty chain. Wire one.")
     if mask is not None:
         return fit_mask(one_mask(mask, "mask"), size, size, grow, feather)
     return regions_of(styles or (), size, size, grow, feather).inside
@@ -34,15 +34,25 @@ def paste(result: Tensor, content: Tensor, keep: Tensor) -> Tensor:
     return torch.where(m > 0, m * result + (1.0 - m) * content, content)
 
 
-def describe(keep: Tensor, content: Tensor) -> str:
-    """How much of each picture there is, and when one of them is all."""
+def describe(keep: Tensor, content: Tensor, grow: int, feather: int) -> str:
+    """How much of each picture there is, where they fade into each other, and when one of them is all."""
     pixels = content.shape[1] * content.shape[2]
     original = 1.0 - (keep > 0).sum().item() / pixels
     kept = keep.double().sum().item() / pixels
     text = f"result {100 * kept:.1f} %, content's own pixels on {100 * original:.1f} % of the picture"
     if not keep.any():
         return text + "\nnothing of the result is kept: every mask is empty"
-    return text + ("\nall of the result is kept: the styles cover everything" if bool((keep == 1.0).all()) else "")
+    if bool((keep == 1.0).all()):
+        return text + "\nall of the result is kept: the styles cover everything"
+    return f"{text}\n{edge_words(grow, feather)}"
+
+
+def edge_words(grow: int, feather: int) -> str:
+    """What grow and feather do at a mask's edge, in pixels of the content."""
+    at = "at the masks' edge" if not grow else f"{abs(grow)} pixels {'outside' if grow > 0 else 'inside'} of the masks"
+    if not feather:
+        return f"edge: hard, {at}"
+    return f"edge: {at}, result and content fade into each other over {feather} pixels to each side of it"
 
 
 class PasteContent(io.ComfyNode):
@@ -56,7 +66,16 @@ class PasteContent(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Puts the content's original pixels back outside of the styles' regions. The decoded picture "
             "differs from them there, as the VAE does not give back exactly what it was given.",
-            search_aliases=["composite", "restore background", "diffstyler"],
+            search_aliases=[
+                "composite",
+                "paste",
+                "stitch",
+                "uncrop",
+                "restore background",
+                "original pixels",
+                "blend by mask",
+                "diffstyler",
+            ],
             inputs=[
                 io.Image.Input("result", tooltip="The decoded result, one or several of the same content."),
                 io.Image.Input("content", tooltip="The content picture, as it was wired to VAE Encode."),
@@ -65,18 +84,20 @@ class PasteContent(io.ComfyNode):
                     default=8,
                     min=-FARTHEST,
                     max=FARTHEST,
-                    tooltip="The result is kept this many pixels beyond the masks: the VAE changes pixels near their "
-                    "border, too. Negative: less than the masks. Add the sampler's mask_grow, if set.",
+                    tooltip="The result is kept this many of the content's pixels beyond the masks: a latent pixel "
+                    "is 8 wide, so the style reaches that far. Negative: less. Add the sampler's mask_grow.",
                 ),
                 io.Int.Input(
                     "feather",
                     default=8,
                     min=0,
                     max=FARTHEST,
-                    tooltip="Pixels to each side of the grown edge over which result and content fade into each other.",
+                    tooltip="The content's pixels to each side of the grown edge over which result and content fade "
+                    "into each other; 0 cuts hard. The VAE gives the content back a little changed, so a hard cut is "
+                    "seen. The default, like grow, hides it and leaves the result all that the masks cover.",
                 ),
                 sockets.Styles.Input(
-                    "styles", optional=True, tooltip="From Style: their masks say what is kept. Or wire mask."
+                    "styles", optional=True, tooltip="From Regional Style: their masks say what is kept. Or wire mask."
                 ),
                 io.Mask.Input(
                     "mask", optional=True, tooltip="What is kept of the result, any resolution. Instead of styles."
@@ -104,4 +125,4 @@ class PasteContent(io.ComfyNode):
         keep = kept_part(styles, mask, size, grow, feather).to(content)
         image = content.repeat(len(result), 1, 1, 1)
         image[:, rows, columns] = paste(result, content[:, rows, columns], keep)
-        return host_text.output(image, text=describe(keep, content))
+        return host_text.output(image, text=describe(keep, content, grow, feather))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -11,7 +13,7 @@ from ...diffstyler_core.styles.coverage import Coverage, coverage
 from ...diffstyler_core.styles.regions import Regions, share
 from ...diffstyler_core.styles.style import Styles, masks_of
 from .. import sockets
-from ..drawing.numbers import Number, write_numbers
+from ..drawing.labels import Label, write_labels
 from ..drawing.palette import colour_of
 from ..host import text as host_text
 from ..host.checks.numbers import require_number
@@ -22,12 +24,12 @@ TINT = 0.55
 """How much of a region's colour covers the picture where the style has all of it."""
 
 
-def describe(covered: Coverage, masks: list[Tensor | None]) -> str:
+def describe(covered: Coverage, masks: list[Tensor | None], styles: Styles) -> str:
     """A line for each style, and one each for what is left and what overlaps."""
     lines = []
-    for number, (part, mask) in enumerate(zip(covered.styles, masks, strict=True), 1):
+    for number, (part, mask, style) in enumerate(zip(covered.styles, masks, styles, strict=True), 1):
         why = " (no mask: the rest)" if mask is None else "" if mask.any() else " (empty mask: no effect)"
-        lines.append(f"style {number}: {100 * part:.1f} %{why}")
+        lines.append(f"{style.label(number)}: {100 * part:.1f} %{why}")
     lines.append(f"no style: {100 * covered.uncovered:.1f} %")
     lines.append(f"overlap, where masks sum to more than 1: {100 * covered.overlap:.1f} % of the pixels")
     return "\n".join(lines)
@@ -52,25 +54,18 @@ def outline(picture: Tensor, masks: list[Tensor]) -> Tensor:
     return picture
 
 
-def number_regions(picture: Tensor, regions: Regions) -> Tensor:
-    """The picture [H, W, 3] with each style's number in its region, none upon another."""
-    height, width = picture.shape[:2]
-    size, numbers = max(12.0, min(height, width) / 10), list[Number]()
-    for value, region in enumerate(regions.styles, 1):
-        at = inmost_point(region)
-        if at is None:
-            continue
-        aside = size if at[0] < width / 2 else -size
-        while any(abs(at[0] - other.at[0]) < size and abs(at[1] - other.at[1]) < size for other in numbers):
-            at = (at[0] + aside, at[1])
-        numbers.append(Number(value, at))
-    return write_numbers(picture, numbers, size)
+def label_regions(picture: Tensor, regions: Regions, names: Sequence[str]) -> Tensor:
+    """The picture [H, W, 3] with each style's number and name in its region, none upon another."""
+    places = (inmost_point(region) for region in regions.styles)
+    rows = enumerate(zip(places, names, strict=True), 1)
+    labels = [Label(str(number), at, name) for number, (at, name) in rows if at is not None]
+    return write_labels(picture, labels, max(12.0, min(picture.shape[:2]) / 10), apart=True)
 
 
-def draw_regions(picture: Tensor, regions: Regions, masks: list[Tensor | None]) -> Tensor:
-    """IMAGE [1, H, W, 3] of a picture [H, W, 3]: tints by share, outlines of the masks themselves, numbers."""
+def draw_regions(picture: Tensor, regions: Regions, masks: list[Tensor | None], names: Sequence[str]) -> Tensor:
+    """IMAGE [1, H, W, 3] of a picture [H, W, 3]: tints by share, outlines of the masks themselves, numbers, names."""
     outlined = [part if mask is None else mask for mask, part in zip(masks, regions.styles, strict=True)]
-    return number_regions(outline(tint(picture, regions), outlined), regions)[None]
+    return label_regions(outline(tint(picture, regions), outlined), regions, names)[None]
 
 
 class PreviewStyles(io.ComfyNode):
@@ -84,9 +79,16 @@ class PreviewStyles(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Shows which style goes where over the content picture, and how much of it each one covers. "
             "Samples nothing.",
-            search_aliases=["show regions", "mask overlay", "diffstyler"],
+            search_aliases=[
+                "show regions",
+                "region preview",
+                "mask overlay",
+                "mask preview",
+                "preview mask",
+                "diffstyler",
+            ],
             inputs=[
-                sockets.Styles.Input("styles", tooltip="From Style."),
+                sockets.Styles.Input("styles", tooltip="From Regional Style or Styles from Masks."),
                 io.Image.Input("content", tooltip="The content picture, the one that is encoded."),
                 io.Int.Input(
                     "mask_grow",
@@ -105,7 +107,7 @@ class PreviewStyles(io.ComfyNode):
                     tooltip="Set it as on the sampler: pixels to each side over which a mask's edge is softened.",
                 ),
             ],
-            outputs=[io.Image.Output("preview", tooltip="The picture with coloured, numbered regions.")],
+            outputs=[io.Image.Output("preview", tooltip="The picture with coloured regions, their numbers and names.")],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -114,11 +116,11 @@ class PreviewStyles(io.ComfyNode):
         require_number(mask_grow, "mask_grow", -FARTHEST, FARTHEST)
         require_number(mask_feather, "mask_feather", 0, FARTHEST)
         if not styles:
-            raise ValueError("styles: at least one Style is expected, got an empty chain. Wire Style.")
+            raise ValueError("styles: at least one Regional Style is expected, got an empty chain. Wire one.")
         picture = one_picture(content, "content")[0].to("cpu", torch.float32)
         size = (picture.shape[0], picture.shape[1])
         masks = masks_of(styles, size, size, mask_grow, mask_feather)
         regions = share(masks, *size)
-        drawn = draw_regions(picture, regions, masks)
-        text = describe(coverage(regions, masks), masks)
+        drawn = draw_regions(picture, regions, masks, [style.name for style in styles])
+        text = describe(coverage(regions, masks), masks, styles)
         return host_text.output(drawn, text=text, picture=drawn)

@@ -44,7 +44,16 @@ class SpatialRampMask(io.ComfyNode):
             category=sockets.CATEGORY,
             description="A mask that rises from 0 to 1 across the picture, and its inverse: one style fades into "
             "another.",
-            search_aliases=["gradient mask", "linear gradient", "style transition", "diffstyler"],
+            search_aliases=[
+                "gradient mask",
+                "mask gradient",
+                "linear gradient",
+                "fade mask",
+                "half mask",
+                "style transition",
+                "blend styles",
+                "diffstyler",
+            ],
             inputs=[
                 size_input("width"),
                 size_input("height"),

@@ -59,7 +59,16 @@ class CaptureFeatures(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Takes the features and the attention of the content's own run, for the sampler to inject. "
             "Layers are decoder layers (output blocks), written like 4-11 or 4,6-8; empty for none.",
-            search_aliases=["plug and play", "pnp features", "attention injection", "diffstyler"],
+            search_aliases=[
+                "plug and play",
+                "pnp",
+                "pnp features",
+                "injection",
+                "attention injection",
+                "feature injection",
+                "keep structure",
+                "diffstyler",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The base model, as on the sampler."),
                 sockets.Trajectory.Input("trajectory", tooltip="From DDIM Invert."),

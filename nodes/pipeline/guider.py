@@ -35,7 +35,11 @@ class InjectedLoRAGuider(io.ComfyNode):
             description="What the Injected LoRA Sampler predicts at a step, for SamplerCustomAdvanced with a sampler "
             "of your choice. Wire Disable Noise, these sigmas, and the x_T of DDIM Invert as latent_image; with euler "
             "the result is the Injected LoRA Sampler's.",
-            search_aliases=["custom sampler", "regional style", "diffstyler"],
+            search_aliases=[
+                "custom sampler",
+                "regional style",
+                "diffstyler",
+            ],
             inputs=[*run_inputs(), *region_inputs()],
             outputs=[
                 io.Guider.Output("guider", tooltip="For SamplerCustomAdvanced."),

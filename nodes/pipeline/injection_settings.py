@@ -23,7 +23,7 @@ def layers_input(name: str, what: str) -> io.String.Input:
 
 
 class InjectionSettingsNode(io.ComfyNode):
-    """Windows and sites of an injection as a value that sampler, guider and Style take."""
+    """Windows and sites of an injection as a value that sampler, guider and Regional Style take."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -32,8 +32,18 @@ class InjectionSettingsNode(io.ComfyNode):
             display_name="Injection Settings",
             category=sockets.CATEGORY,
             description="What of the content is injected, and when: windows as shares of the run, which hold for any "
-            "number of steps. For the Injected LoRA Sampler or Guider, or for one Style.",
-            search_aliases=["plug and play", "pnp", "injection window", "structure", "keep content", "diffstyler"],
+            "number of steps. For the Injected LoRA Sampler or Guider, or for one Regional Style.",
+            search_aliases=[
+                "injection",
+                "plug and play",
+                "pnp",
+                "attention injection",
+                "injection window",
+                "structure",
+                "keep content",
+                "content strength",
+                "diffstyler",
+            ],
             inputs=[
                 preset_input(),
                 layers_input("feature_layers", "feature"),
@@ -41,7 +51,9 @@ class InjectionSettingsNode(io.ComfyNode):
                 layers_input("cross_attention_layers", "cross-attention"),
             ],
             outputs=[
-                sockets.Injection.Output("injection", tooltip="For the Injected LoRA Sampler or Guider, or a Style.")
+                sockets.Injection.Output(
+                    "injection", tooltip="For the Injected LoRA Sampler or Guider, or a Regional Style."
+                )
             ],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )

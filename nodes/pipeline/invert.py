@@ -32,7 +32,16 @@ class DDIMInvert(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Walks a picture's latent back to the noise that it would be sampled from, and keeps every "
             "latent on the way. The trajectory is what Capture and the sampler take the content's structure from.",
-            search_aliases=["ddim inversion", "unsampler", "noise inversion", "diffstyler"],
+            search_aliases=[
+                "ddim inversion",
+                "inversion",
+                "unsampler",
+                "noise inversion",
+                "image to noise",
+                "latent inversion",
+                "reverse sampling",
+                "diffstyler",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The base model, without the style LoRA."),
                 io.Latent.Input("latent", tooltip="The content picture, encoded with this checkpoint's VAE."),

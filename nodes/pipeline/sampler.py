@@ -35,7 +35,26 @@ class InjectedLoRASampler(io.ComfyNode):
             description="Samples with the style LoRA, or with several in their regions, while the content's features "
             "and attention hold its structure. Starts from the content's own noise and takes its steps from the "
             "trajectory (DDIM).",
-            search_aliases=["style transfer", "plug and play", "regional style", "diffstyler"],
+            search_aliases=[
+                "style transfer",
+                "stylize",
+                "style aligned",
+                "neural style",
+                "image to image",
+                "img2img",
+                "ip adapter",
+                "ipadapter",
+                "instantstyle",
+                "reference style",
+                "plug and play",
+                "pnp",
+                "injection",
+                "attention injection",
+                "attention couple",
+                "regional style",
+                "regional prompting",
+                "diffstyler",
+            ],
             inputs=[
                 *run_inputs(),
                 *region_inputs(),

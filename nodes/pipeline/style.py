@@ -1,4 +1,4 @@
-"""Style: one region's LoRA, prompt and mask; chained node by node (method.md section 5)."""
+"""Regional Style: one region's LoRA, prompt and mask; chained node by node (method.md section 5)."""
 
 from __future__ import annotations
 
@@ -9,26 +9,14 @@ from ...diffstyler_core.injection.capture import Capture
 from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ...diffstyler_core.styles.style import Style, Styles, add_style
+from ...diffstyler_core.styles.words import describe
 from .. import sockets
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning
 from ..host.checks.numbers import require_number
+from ..host.checks.text import one_line, require_text
 from ..host.lora.run import STRONGEST
 from ..inputs.widgets import strength_input
-
-
-def describe(styles: Styles) -> str:
-    """One line per style of the chain."""
-    lines = []
-    for number, style in enumerate(styles, 1):
-        where = "the rest of the picture" if style.mask is None else f"mask, {100 * style.mask.mean().item():.1f} %"
-        empty = " (empty: no effect)" if style.mask is not None and not style.mask.any() else ""
-        turns = f", {len(style.lora.entries)} LoRAs in turn" if isinstance(style.lora, LoraSchedule) else ""
-        own = ", base model" if style.lora is None else turns
-        own += "" if style.features is None else ", its own features"
-        own += "" if style.injection is None else f", {style.injection}"
-        lines.append(f"style {number}: {where}{empty}{own}")
-    return "\n".join(lines)
 
 
 class StyleNode(io.ComfyNode):
@@ -38,12 +26,26 @@ class StyleNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DiffStyler_Style",
-            display_name="Style",
+            display_name="Regional Style",
             category=sockets.CATEGORY,
             description="A style LoRA with its prompt, for the masked part of the picture. Chain several for several "
             "regions; one of them may go without a mask and takes the rest. Without a LoRA it is a region of the base "
             "model. It may have a capture and injection settings of its own.",
-            search_aliases=["regional lora", "masked style", "style region", "diffstyler"],
+            search_aliases=[
+                "style",
+                "style region",
+                "regional lora",
+                "regional prompt",
+                "regional prompting",
+                "attention couple",
+                "masked style",
+                "mask style",
+                "lora mask",
+                "multi style",
+                "two styles",
+                "area composition",
+                "diffstyler",
+            ],
             inputs=[
                 io.Conditioning.Input("positive", tooltip="Prompt with the style's token, as in its training."),
                 strength_input("strength", "Strength of the LoRA. It multiplies the strengths of a schedule."),
@@ -70,8 +72,16 @@ class StyleNode(io.ComfyNode):
                     optional=True,
                     tooltip="From Injection Settings: windows of its own. Without: the sampler's.",
                 ),
+                io.String.Input(
+                    "name",
+                    default="",
+                    optional=True,
+                    tooltip="What Preview Styles, the sampler's words and errors call it. Empty: style 1, style 2, ...",
+                ),
             ],
-            outputs=[sockets.Styles.Output("styles", tooltip="For the Injected LoRA Sampler, or the next Style.")],
+            outputs=[
+                sockets.Styles.Output("styles", tooltip="For the Injected LoRA Sampler, or the next Regional Style.")
+            ],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -85,8 +95,10 @@ class StyleNode(io.ComfyNode):
         previous: Styles = (),
         features: Capture | None = None,
         injection: InjectionSettings | None = None,
+        name: str = "",
     ) -> io.NodeOutput:
-        number = len(previous) + 1
-        require_number(strength, f"strength of style {number}", -STRONGEST, STRONGEST)
-        styles = add_style(previous, Style(lora, positive, strength, mask, features, injection))
+        called = one_line(require_text(name, f"name of style {len(previous) + 1}"))
+        style = Style(lora, positive, strength, mask, features, injection, called)
+        require_number(strength, f"strength of {style.label(len(previous) + 1)}", -STRONGEST, STRONGEST)
+        styles = add_style(previous, style)
         return host_text.output(styles, text=describe(styles))

@@ -44,7 +44,18 @@ class LoraSwitch(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Gives a style LoRA its turn in the sampling run. Chain several: the early part sets the "
             "global look, the late one local detail. Where no LoRA has its turn, the base model acts.",
-            search_aliases=["lora schedule", "lora switch", "multi-style", "diffstyler"],
+            search_aliases=[
+                "lora schedule",
+                "lora switch",
+                "lora timing",
+                "lora keyframes",
+                "lora per step",
+                "style schedule",
+                "multi style",
+                "two styles",
+                "blend loras",
+                "diffstyler",
+            ],
             inputs=[
                 sockets.LoraModel.Input("lora", tooltip="From Train Style LoRA or Load LoRA Model."),
                 strength_input("strength", "Strength of this LoRA during its turn."),
@@ -76,7 +87,8 @@ class LoraSwitch(io.ComfyNode):
             ],
             outputs=[
                 sockets.LoraSchedule.Output(
-                    "schedule", tooltip="For Style, the Injected LoRA Sampler, or the next LoRA Switch Schedule."
+                    "schedule",
+                    tooltip="For Regional Style, the Injected LoRA Sampler, or the next LoRA Switch Schedule.",
                 )
             ],
             has_intermediate_output=True,  # its chart and words come back when its result is taken from the cache

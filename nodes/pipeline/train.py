@@ -16,13 +16,15 @@ from .. import sockets
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning, require_conditioning
 from ..host.checks.pictures import style_pictures
+from ..host.checks.refusal import refusal
 from ..host.identity import fingerprint, identity
 from ..host.model import abar_of, family_of, prediction_of
 from ..host.precision import training_dtype
 from ..host.training.latents import prepare_pictures
+from ..host.training.picture_name import TOKEN, resolved
 from ..host.training.private_copy import module_names, require_plain_unet
 from ..host.training.run import Progress, train_lora
-from ..host.training.store import Found, LoraStore, rescued_names
+from ..host.training.store import Found, LoraStore, rescued_names, safe_prefix
 from ..host.training.writing import Saved
 from ..host.types import VAE, ModelPatcher
 
@@ -57,7 +59,17 @@ class TrainStyleLoRA(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Learns the style of one picture as a LoRA on the attention's q, k, v. Nothing is trained "
             "twice: the same request loads its file from models/loras.",
-            search_aliases=["train lora", "style training", "dreambooth lora", "diffstyler"],
+            search_aliases=[
+                "train lora",
+                "lora training",
+                "style training",
+                "learn style",
+                "finetune",
+                "fine tuning",
+                "dreambooth lora",
+                "b-lora",
+                "diffstyler",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The base model. It is not changed: training works on a private copy."),
                 io.Vae.Input("vae", tooltip="The checkpoint's VAE."),
@@ -148,8 +160,9 @@ class TrainStyleLoRA(io.ComfyNode):
                 ),
                 io.String.Input(
                     "filename_prefix",
-                    default="DiffStyler/style",
-                    tooltip="Name below models/loras; a hash of the request is added.",
+                    default=f"DiffStyler/{TOKEN}",
+                    tooltip=f"Name below models/loras; a hash of the request is added. {TOKEN} is the file name of the "
+                    "style picture, or 'style' where it comes from no file.",
                 ),
             ],
             outputs=[
@@ -159,8 +172,14 @@ class TrainStyleLoRA(io.ComfyNode):
                 sockets.LossMap.Output("loss_map", tooltip="For Plot Loss Graph."),
                 io.String.Output("lora_name", tooltip="The file's name in models/loras; empty when it is not there."),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """A name that is none is refused before anything runs; None comes over a wire."""
+        return refusal(*([] if filename_prefix is None else [lambda: safe_prefix(filename_prefix)]))
 
     @classmethod
     def fingerprint_inputs(cls, save: bool = True, filename_prefix: str = "", **_inputs: Any) -> list[str]:
@@ -207,7 +226,7 @@ class TrainStyleLoRA(io.ComfyNode):
         pictures = prepare_pictures(style_pictures(style_image), config.resolution)
         settings = {**asdict(config), "precision": str(dtype)}
         request = request_of(model, vae, pictures, prompt, settings)
-        store = LoraStore.of(filename_prefix, request)
+        store = LoraStore.of(cls._named(filename_prefix), request)
         again = ""
         if save:
             found, again = store.find()
@@ -240,9 +259,14 @@ class TrainStyleLoRA(io.ComfyNode):
         return host_text.output(state, {"loss": result.losses}, saved.name, text=text)
 
     @classmethod
+    def _named(cls, prefix: str) -> str:
+        prompt = None if cls.hidden is None else cls.hidden.prompt
+        return resolved(prefix, prompt, None if cls.hidden is None else cls.hidden.unique_id, "style_image")
+
+    @classmethod
     def _found(cls, store: LoraStore, found: Found, again: str) -> io.NodeOutput:
         losses = found.record["losses"]
-        name, text = store.name, f"unchanged request: loaded {store.name}, nothing trained"
+        name, text = found.name, f"unchanged request: loaded {found.name}, nothing trained"
         if found.rescued:
             settings = {key: value for key, value in found.record.items() if key != "losses"}
             name, words = store.save(found.state, kohya_metadata(settings, losses))

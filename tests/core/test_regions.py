@@ -70,7 +70,7 @@ def test_shares_among_the_styles_sum_to_one_where_there_is_any():
     ("masks", "numbers"), [((None, None), (1, 2)), ((row(1), None, None), (2, 3)), ((None, row(1), None), (1, 3))]
 )
 def test_two_styles_without_a_mask_are_refused_by_number(masks, numbers):
-    with pytest.raises(ValueError, match=f"styles {numbers[0]} and {numbers[1]} both have no mask") as error:
+    with pytest.raises(ValueError, match=f"style {numbers[0]} and style {numbers[1]} both have no mask") as error:
         share(masks, 1, 1)
     assert "LoRA Switch Schedule" in str(error.value)
 

@@ -34,9 +34,9 @@ def test_a_chain_keeps_its_order_and_changes_nothing_it_was_given():
     assert both[1].strength == 0.5
 
 
-@pytest.mark.parametrize(("masks", "numbers"), [((None, None), "1 and 2"), ((HALF, None, HALF, None), "2 and 4")])
+@pytest.mark.parametrize(("masks", "numbers"), [((None, None), (1, 2)), ((HALF, None, HALF, None), (2, 4))])
 def test_a_second_style_without_a_mask_is_refused(masks, numbers):
-    with pytest.raises(ValueError, match=f"styles {numbers} both have no mask"):
+    with pytest.raises(ValueError, match=f"style {numbers[0]} and style {numbers[1]} both have no mask"):
         chain(*masks)
 
 
@@ -75,3 +75,15 @@ def test_masks_of_an_uncropped_picture_are_cropped_with_it():
     (share,) = regions_of(chain(mask), (8, 9), (64, 72)).styles
     assert share[0, 0] == 1
     assert share.sum() == 1
+
+
+def test_a_named_style_is_called_by_number_and_name_and_two_may_share_one():
+    styles = add_style(add_style((), Style({}, "a", mask=HALF, name="ink")), Style({}, "b", name="ink"))
+    assert [style.label(number) for number, style in enumerate(styles, 1)] == ["style 1 'ink'", "style 2 'ink'"]
+    assert Style({}, "c").label(3) == "style 3"
+    with pytest.raises(ValueError, match=r"^style 2 'ink' and style 3 'oil' both have no mask"):
+        add_style(styles, Style({}, "c", name="oil"))
+    with pytest.raises(ValueError, match=r"^mask of style 3 'oil'"):
+        add_style(styles, Style({}, "c", mask=torch.zeros(2, 4, 4), name="oil"))
+    with pytest.raises(ValueError, match=r"^strength of style 3 'oil'"):
+        add_style(styles, Style({}, "c", strength=math.nan, name="oil"))

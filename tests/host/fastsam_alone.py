@@ -1,4 +1,4 @@
-"""FastSAM Mask in a process of its own, as on a user's machine: no pytest, no network, an empty home.
+"""Mask by FastSAM in a process of its own, as on a user's machine: no pytest, no network, an empty home.
 
 Run by test_fastsam_alone.py: python fastsam_alone.py PACK WEIGHTS_FOLDER; prints one line of JSON.
 """

@@ -1,4 +1,4 @@
-"""Known pictures for FastSAM Mask, small settings, and the state of the process that a run must leave alone."""
+"""Known pictures for Mask by FastSAM, small settings, and the state of the process that a run must leave alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures (a pytest plugin) that run FastSAM Mask, and check the process around every test."""
+"""Fixtures (a pytest plugin) that run Mask by FastSAM, and check the process around every test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals of FastSAM Mask: named input, received value, remedy; and weights that would do more than weigh."""
+"""Refusals of Mask by FastSAM: named input, received value, remedy; and weights that would do more than weigh."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ MASKS = [
     ({"mask": filled(math.inf)}, "mask of style 2", "not finite"),
     ({"mask": filled(-0.5)}, "mask of style 2", "-0.5..1", "Divide by the largest value"),
     ({"mask": ONES * 255}, "mask of style 2", "255", "Divide by the largest value"),
-    ({"mask": torch.ones(3, 8, 8)}, "mask of style 2", "a batch of 3", "give each its own Style"),
+    ({"mask": torch.ones(3, 8, 8)}, "mask of style 2", "a batch of 3", "Styles from Masks"),
     ({"mask": torch.ones(0, 8, 8)}, "mask of style 2", "a batch of 0"),
     ({"mask": torch.ones(1, 0, 8)}, "mask of style 2", "no values"),
     ({"mask": torch.ones(1, 1, 8, 8)}, "mask of style 2", "shape [1, 1, 8, 8]"),
@@ -52,9 +52,9 @@ def test_a_masks_rounding_is_forgiven(pack, lora, value):
 
 
 def test_two_styles_without_a_mask(pack, bench, lora):
-    with refused(bench, "styles 1 and 2", "no mask", "LoRA Switch Schedule"):
+    with refused(bench, "style 1 and style 2 both", "no mask", "LoRA Switch Schedule"):
         steps.chain(pack, *[{"lora": lora, "positive": STYLE}] * 2)
-    with refused(bench, "styles 1 and 3", "no mask"):
+    with refused(bench, "style 1 and style 3 both", "no mask"):
         steps.chain(pack, *({"lora": lora, "positive": STYLE, "mask": m} for m in (None, ONES, None)))
 
 
@@ -91,7 +91,7 @@ def test_a_style_for_another_model_is_named(pack, bench, lora):
 
 
 def test_an_empty_or_full_mask_is_said_on_the_node(pack, lora):
-    text = pack.pipeline.style.describe(
+    text = pack.core.styles.words.describe(
         steps.chain(
             pack,
             {"lora": lora, "positive": STYLE, "mask": 0 * ONES},

@@ -1,4 +1,4 @@
-"""Compare Images: every figure against a reference of its own, regions, batches, sizes, and what is not available."""
+"""Compare Result: every figure against a reference of its own, regions, batches, sizes, and what is not available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FastSAM Mask through ultralytics' own code, on a network whose masks are known."""
+"""Mask by FastSAM through ultralytics' own code, on a network whose masks are known."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ def test_a_styles_strength_is_a_number(scene):
     [
         ({"mask_grow": 10**6}, "mask_grow must be a number in -512..512"),
         ({"mask_feather": -1}, "mask_feather must be a number in 0..512"),
-        ({"styles": ()}, "styles: a chain of at least one Style"),
+        ({"styles": ()}, "styles: a chain of at least one Regional Style"),
     ],
 )
 def test_regions_that_are_none_are_refused_by_name(scene, changes, words):

@@ -33,14 +33,18 @@ def test_bit_for_bit_on_both_sides(pack, seed, kind):
     image, words = rb.paste(pack, result, content, **given(pack, kind, mask))
     assert torch.equal(image, torch.where(mask[..., None] > 0, result, content))
     part = 100 * 30 * 40 / (64 * 96)
-    assert words == f"result {part:.1f} %, content's own pixels on {100 - part:.1f} % of the picture"
+    shares = f"result {part:.1f} %, content's own pixels on {100 - part:.1f} % of the picture"
+    assert words == f"{shares}\nedge: hard, at the masks' edge"
 
 
 @pytest.mark.parametrize(("grow", "feather"), [(8, 8), (0, 5), (6, 0), (-4, 3)])
 def test_growth_and_feather_reach_as_far_as_they_say(pack, seed, kind, grow, feather):
     content, result = rb.pictures(seed, 80, 96), rb.pictures(seed + 1, 80, 96)
     mask = block(80, 96, (0, 80), (0, 40))
-    image, _ = rb.paste(pack, result, content, grow, feather, **given(pack, kind, mask))
+    image, words = rb.paste(pack, result, content, grow, feather, **given(pack, kind, mask))
+    assert ("edge: hard" in words) == (feather == 0)
+    assert f"over {feather} pixels to each side" in words or not feather
+    assert f"{abs(grow)} pixels {'outside' if grow > 0 else 'inside'} of the masks" in words or not grow
     start, end = 40 + grow - feather, 40 + grow + feather
     assert torch.equal(image[:, :, :start], result[:, :, :start])
     assert torch.equal(image[:, :, end:], content[:, :, end:])

@@ -160,3 +160,34 @@ def test_a_large_ramp_is_shown_small_and_counted_exactly(pack):
     assert mask.shape == inverted.shape == (1, 1200, 3000)
     assert words == "3000 x 1200, 50.0 % covered"
     assert picture.shape == (400, 1000, 3)
+
+
+def named(pack, *rows):
+    """A chain of styles with these (mask, name)."""
+    chain = ()
+    for mask, name in rows:
+        node = pack.pipeline.style.StyleNode
+        (chain,), *_ = rb.run(node, lora={}, positive=rb.PROMPT, strength=1.0, mask=mask, previous=chain, name=name)
+    return chain
+
+
+def test_names_are_in_the_words_and_below_the_numbers(pack):
+    black = torch.zeros(1, 200, 600, 3)
+    left, right = columns(0, 300, 200, 600), columns(300, 600, 200, 600)
+    plain = rb.preview(pack, rb.styles(pack, left, right), black)[0][0]
+    chain = named(pack, (left, " the\nsky "), (right, ""))
+    (drawn,), words, _ = rb.preview(pack, chain, black)
+    assert words.split("\n")[:2] == ["style 1 'the sky': 50.0 %", "style 2: 50.0 %"]
+    changed = (drawn != plain)[0].any(-1).nonzero()
+    assert changed[:, 0].min() > 100, "the name is below the number, which is in the middle"
+    assert changed[:, 1].max() < 300
+    assert len(changed) > 50
+
+
+@pytest.mark.parametrize("name", ["n" * 200, "\u58a8" * 40, "ink"])
+def test_names_of_any_length_and_script_are_drawn_apart(pack, name):
+    everywhere = columns(0, 600, 200, 600)
+    chain = named(pack, (everywhere, name), (everywhere, name), (columns(0, 20, 200, 600), name))
+    (drawn,), words, _ = rb.preview(pack, chain, torch.zeros(1, 200, 600, 3))
+    assert drawn.shape == (1, 200, 600, 3)
+    assert words.count(repr(name)) == 3

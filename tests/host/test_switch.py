@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 import numpy as np
@@ -140,18 +139,3 @@ def test_a_style_takes_a_schedule(pack):
     (chain,), words, _ = rb.run(pack.pipeline.style.StyleNode, lora=schedule, positive=rb.PROMPT, strength=1.0)
     assert chain[0].lora is schedule
     assert "2 LoRAs in turn" in words
-
-
-def test_every_input_and_output_explains_itself(pack):
-    for node in asyncio.run(pack.extension.DiffStylerExtension().get_node_list()):
-        explains_itself(node.define_schema())
-
-
-def explains_itself(schema):
-    assert [slot.id for slot in schema.inputs if not slot.tooltip] == []
-    assert [slot.id for slot in schema.outputs if not slot.tooltip] == []
-    assert schema.description
-    page = rb.Path(__file__).parents[2] / "web" / "docs" / f"{schema.node_id}.md"
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"# {schema.display_name}\n")
-    assert [slot.id for slot in (*schema.inputs, *schema.outputs) if f"`{slot.id}`" not in text] == []

@@ -39,6 +39,13 @@ def test_the_pack_is_loaded_without_a_word_of_complaint(server, client):
     assert {info["python_module"] for info in nodes.values()} == {f"custom_nodes.{PACK}"}
 
 
+def test_no_node_is_called_as_one_of_the_hosts(client):
+    names = {node: info["display_name"] for node, info in client.object_info().items()}
+    ours = {name for node, name in names.items() if node.startswith("DiffStyler_")}
+    assert ours & {name for node, name in names.items() if not node.startswith("DiffStyler_")} == set()
+    assert not [name for name in ours if len(name.split()) < 2], "one word is lost in a list of hundreds"
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "workflows").glob("*.json")), ids=lambda file: file.stem)
 def test_a_workflow_of_the_pack_gives_each_node_what_it_takes(client, file):
     info = client.object_info()

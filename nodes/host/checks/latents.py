@@ -53,7 +53,7 @@ def latent_notes(latent: dict[str, Any]) -> list[str]:
     """A line for each part of a LATENT that the pack does not use, to be shown on the node."""
     lines = []
     if latent.get("noise_mask") is not None:
-        lines.append("note: the latent's noise mask is not used; a Style's mask says where the picture changes")
+        lines.append("note: the latent's noise mask is not used; the mask of a Regional Style says where it changes")
     if latent.get("batch_index") is not None:
         lines.append("note: the latent's batch index is not used: no noise is drawn here")
     return lines

@@ -8,6 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from ....diffstyler_core.metrics.available import NotAvailable
+from ..not_installed import first_installed, listed, plain
 from ..paths import model_file, shortened
 
 NONE = "none"
@@ -34,15 +35,29 @@ def register_metric_folders() -> None:
 
 
 def weight_names(folder: str) -> list[str]:
-    """The usual files, whether they are there or not, all others that are there, and none."""
+    """The usual files, marked where they are not there, all others that are there, and none."""
     there = [name for name in folder_paths.get_filename_list(folder) if name.endswith(SUFFIXES)]
-    usual = list(SOURCES[folder])
-    return [*usual, *(name for name in there if name not in usual), NONE]
+    return [*listed(list(SOURCES[folder]), there), NONE]
+
+
+def default_weights(folder: str) -> str:
+    """The first of those that are there; else the first of the usual ones, marked."""
+    return first_installed(weight_names(folder)[:-1])
+
+
+def require_listed(folder: str, name: str) -> None:
+    """Raises ValueError for a name that the widget does not list, with or without its mark."""
+    known = [plain(each) for each in weight_names(folder)]
+    if plain(str(name)) not in known:
+        raise ValueError(
+            f"{folder}_weights: there is no {name!r:.100} in models/{folder}. Put it there, or choose one of "
+            f"{', '.join(known)}."
+        )
 
 
 def weight_file(folder: str, name: str) -> Path:
     """The file of that name. Raises NotAvailable when it is missing or none, ValueError when it lies elsewhere."""
-    widget = f"{folder}_weights"
+    name, widget = plain(name), f"{folder}_weights"
     if name == NONE:
         raise NotAvailable(f"{widget} is '{NONE}'")
     found = model_file(folder, name, widget, SUFFIXES)

@@ -100,7 +100,9 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
     require_number(mask_grow, "mask_grow", -FARTHEST, FARTHEST)
     require_number(mask_feather, "mask_feather", 0, FARTHEST)
     if not styles:
-        raise ValueError("styles: a chain of at least one Style is expected, got none. Wire Style, or unplug styles.")
+        raise ValueError(
+            "styles: a chain of at least one Regional Style is expected, got none. Wire one, or unplug styles."
+        )
     keep = outside == "content"
     scale = base.model.get_model_object("latent_format").spacial_downscale_ratio
     height, width = base.features.trajectory.content.shape[-2:]
@@ -110,7 +112,7 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
     for number, (style, part, share) in enumerate(
         zip(styles, regions.styles, regions.among_styles() if keep else regions.styles, strict=True), 1
     ):
-        name = f"style {number}"
+        name = style.label(number)
         branch = _branch(base, contents, style, share, name)
         words.append(f"{name}: {100 * part.mean().item():.1f} % of the picture{_differences(style, branch)}")
         words += branch.lora.notes

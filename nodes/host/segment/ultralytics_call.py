@@ -38,7 +38,7 @@ def ultralytics_at_work() -> Iterator[ModuleType]:
     Raises ImportError with the command to run when the package is missing.
     """
     if importlib.util.find_spec("ultralytics") is None:
-        raise ImportError(f"FastSAM Mask needs the package ultralytics (AGPL-3.0), which is missing. Run: {INSTALL}")
+        raise ImportError(f"Mask by FastSAM needs the package ultralytics (AGPL-3.0), which is missing. Run: {INSTALL}")
     with ExitStack() as stack:
         stack.enter_context(_environment())
         stack.enter_context(warnings.catch_warnings())

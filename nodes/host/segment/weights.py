@@ -7,6 +7,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ..checks.text import require_text
+from ..not_installed import listed, plain
 from ..paths import model_file, shortened
 
 FOLDER = "fastsam"
@@ -20,13 +22,13 @@ def register_fastsam_folder() -> None:
 
 
 def weights_names() -> list[str]:
-    """The official files, whether they are there or not (an error then says where to get them), and all others."""
-    there = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".pt")]
-    return [*OFFICIAL, *(name for name in there if name not in OFFICIAL)]
+    """The official files, marked where they are not there, and all others that are."""
+    return listed(OFFICIAL, [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".pt")])
 
 
 def weights_path(name: str) -> Path:
     """The file of that name in models/fastsam. Raises ValueError when it is missing or lies elsewhere."""
+    name = plain(require_text(name, "fastsam_name"))
     found = model_file(FOLDER, name, "fastsam_name", (".pt",))
     if found is None:
         folders = " or ".join(folder_paths.get_folder_paths(FOLDER))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ....diffstyler_core.lora.file import read_own
 from ..paths import plain_name
+from .picture_name import TOKEN
 from .writing import Saved, remove, require_writable, write_or_rescue
 
 log = logging.getLogger(__name__)
@@ -22,10 +23,14 @@ HASH_LENGTH = 12
 
 
 class Found(NamedTuple):
-    """A LoRA that was trained before, what was recorded with it, and whether it still waits in the temp directory."""
+    """A LoRA that was trained before, and what was recorded with it.
+
+    name: how the loaders list it. rescued: it still waits in the temp directory, and they do not.
+    """
 
     state: dict[str, Tensor]
     record: dict[str, Any]
+    name: str
     rescued: bool
 
 
@@ -50,12 +55,20 @@ class LoraStore:
 
     def rescued(self) -> list[Path]:
         """Where this request's result waits to be saved, under whatever prefix it was asked for."""
-        return sorted(rescue_folder().glob(f"*_{self.request[:HASH_LENGTH]}.safetensors"))
+        return self._of_this_request(rescue_folder())
+
+    def renamed(self) -> list[Path]:
+        """This request's result under other names in its folder: the style picture's file may have been renamed."""
+        return [path for path in self._of_this_request(self.path.parent) if path != self.path]
+
+    def _of_this_request(self, folder: Path) -> list[Path]:
+        return sorted(folder.glob(f"*_{self.request[:HASH_LENGTH]}.safetensors"))
 
     def find(self) -> tuple[Found | None, str]:
         """(what this very request was trained to before, or None; why a file that is there was not taken, or '')."""
         reasons = []
-        for path in (self.path, *self.rescued()):
+        waiting = self.rescued()
+        for path in (self.path, *self.renamed(), *waiting):
             try:
                 if not path.is_file():
                     continue
@@ -65,7 +78,9 @@ class LoraStore:
                 reasons.append(f"{path.name} was there and cannot be used: {error}")
                 continue
             if record.get("request") == self.request and record.get("stopped_at") is None:
-                return Found(state, record, rescued=path != self.path), "\n".join(reasons)
+                rescued = path in waiting
+                name = "" if rescued else os.path.relpath(path, self.folder)
+                return Found(state, record, name, rescued), "\n".join(reasons)
             reasons.append(f"{path.name} was there and is of another request")
         return None, "\n".join(reasons)
 
@@ -95,6 +110,7 @@ def rescue_folder() -> Path:
 
 
 def rescued_names(prefix: str) -> list[str]:
-    """The LoRAs of a file name prefix that wait to be saved."""
-    waiting = re.compile(rf"{re.escape(prefix.strip().split('/')[-1])}_[0-9a-f]{{{HASH_LENGTH}}}\.safetensors")
+    """The LoRAs of a file name prefix that wait to be saved; its token may stand for any picture's name."""
+    name = ".+".join(map(re.escape, prefix.strip().split("/")[-1].split(TOKEN)))
+    waiting = re.compile(rf"{name}_[0-9a-f]{{{HASH_LENGTH}}}\.safetensors")
     return sorted(path.name for path in rescue_folder().glob("*.safetensors") if waiting.fullmatch(path.name))
