@@ -82,7 +82,7 @@ class Bench:
     def random_lora(self, seed: int = 1) -> dict[str, torch.Tensor]:
         """A LORA_MODEL on q, k and v of every attention."""
         core, generator = self.pack.core.lora.file, torch.Generator().manual_seed(seed)
-        names = self.pack.host.training.unet_copy.module_names(self.model)
+        names = self.pack.host.training.private_copy.module_names(self.model)
         unet = self.pack.host.model.unet_of(self.model)
         lora = {
             path: core.LowRank(
@@ -104,18 +104,21 @@ class Bench:
         execute = self.pack.pipeline.capture.CaptureFeatures.execute
         return execute(
             self.model, self.trajectory, self.empty, feature_layers="4", self_attention_layers="4-11",
-            cross_attention_layers="", feature_steps=12, attention_steps=STEPS, storage=storage, precision="fp16",
+            cross_attention_layers="", feature_end_percent=1.0, attention_end_percent=1.0, storage=storage,
+            precision="fp16",
         ).args[0]  # fmt: skip
 
     def sample(
-        self, features: Any, feature_steps: int = 12, attention_steps: int = 10, strength: float = 1.0, **more: Any
+        self, features: Any, feature_end: float = 0.6, attention_end: float = 0.5, strength: float = 1.0, **more: Any
     ) -> Work:
         """The pack's sampler over a capture, ready to be called."""
         execute = self.pack.pipeline.sampler.InjectedLoRASampler.execute
         settings = {
-            "cfg": 7.5, "feature_steps": feature_steps, "attention_steps": attention_steps, "blend": "qk",
-            "attention_mode": "adaptive" if attention_steps else "fixed", "lora_name": "none",
-            "lora_strength": strength, "lora": self.lora, **more,
+            "cfg": 7.5, "lora_name": "none", "lora_strength": strength, "lora": self.lora, **more,
+            "preset": {
+                "preset": "custom", "feature_end_percent": feature_end, "attention_end_percent": attention_end,
+                "attention_mode": "adaptive" if attention_end else "fixed", "blend": "qk",
+            },
         }  # fmt: skip
         wires = {"model": self.model, "features": features, "positive": self.positive, "negative": self.negative}
         return lambda: execute(**wires, **settings)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
-from PIL import ImageDraw
 from torch import Tensor
 
-from ...diffstyler_core.masks.mask import grow
-from ...diffstyler_core.styles.coverage import Coverage, coverage, inmost_point
+from ...diffstyler_core.masks.outlines import inmost_point, inner_line, outer_line
+from ...diffstyler_core.styles.coverage import Coverage, coverage
 from ...diffstyler_core.styles.regions import Regions, share
 from ...diffstyler_core.styles.style import Styles, masks_of
 from .. import sockets
-from ..drawing.canvas import colour_of, to_image, to_picture, write_outlined
+from ..drawing.numbers import Number, write_numbers
+from ..drawing.palette import colour_of
 from ..host import text as host_text
-from ..host.inputs import require_number
-from ..host.pictures import one_picture
+from ..host.checks.numbers import require_number
+from ..host.checks.pictures import one_picture
 
 FARTHEST = 512
 TINT = 0.55
@@ -35,7 +35,7 @@ def describe(covered: Coverage, masks: list[Tensor | None]) -> str:
 
 def tint(picture: Tensor, regions: Regions) -> Tensor:
     """The picture [H, W, 3] with each style's colour as strong as its share."""
-    colours = torch.tensor([colour_of(i) for i in range(len(regions.styles))]) / 255.0
+    colours = torch.tensor([colour_of(i) for i in range(len(regions.styles))])
     colour = torch.einsum("nhw,nc->hwc", regions.styles, colours)  # [H, W, 3]
     return picture * (1.0 - TINT * regions.inside[..., None]) + TINT * colour
 
@@ -43,36 +43,34 @@ def tint(picture: Tensor, regions: Regions) -> Tensor:
 def outline(picture: Tensor, masks: list[Tensor]) -> Tensor:
     """The picture with bright lines of the styles' colours, dark outside, where their masks [H, W] cross 0.5."""
     width = max(1, round(min(picture.shape[:2]) / 200))
-    insides = [(mask >= 0.5).float() for mask in masks]
+    insides = [mask >= 0.5 for mask in masks]
     for inside in insides:
-        picture = torch.where((grow(inside, width) > inside)[..., None], 0.25 * picture, picture)
+        picture = torch.where(outer_line(inside, width)[..., None], 0.25 * picture, picture)
     for index, inside in enumerate(insides):
-        line = inside > grow(inside, -width)
-        picture = torch.where(line[..., None], 0.5 + torch.tensor(colour_of(index)) / 510.0, picture)
+        bright = 0.5 + 0.5 * torch.tensor(colour_of(index))
+        picture = torch.where(inner_line(inside, width)[..., None], bright, picture)
     return picture
 
 
 def number_regions(picture: Tensor, regions: Regions) -> Tensor:
-    """IMAGE [1, H, W, 3]: the picture [H, W, 3] with each style's number in its region, none upon another."""
-    drawn = to_picture(picture)
-    draw, size = ImageDraw.Draw(drawn), max(12.0, min(drawn.size) / 10)
-    taken: list[tuple[float, float]] = []
-    for number, region in enumerate(regions.styles, 1):
+    """The picture [H, W, 3] with each style's number in its region, none upon another."""
+    height, width = picture.shape[:2]
+    size, numbers = max(12.0, min(height, width) / 10), list[Number]()
+    for value, region in enumerate(regions.styles, 1):
         at = inmost_point(region)
         if at is None:
             continue
-        aside = size if at[0] < drawn.width / 2 else -size
-        while any(abs(at[0] - x) < size and abs(at[1] - y) < size for x, y in taken):
+        aside = size if at[0] < width / 2 else -size
+        while any(abs(at[0] - other.at[0]) < size and abs(at[1] - other.at[1]) < size for other in numbers):
             at = (at[0] + aside, at[1])
-        taken.append(at)
-        write_outlined(draw, at, str(number), size)
-    return to_image(drawn)
+        numbers.append(Number(value, at))
+    return write_numbers(picture, numbers, size)
 
 
 def draw_regions(picture: Tensor, regions: Regions, masks: list[Tensor | None]) -> Tensor:
     """IMAGE [1, H, W, 3] of a picture [H, W, 3]: tints by share, outlines of the masks themselves, numbers."""
     outlined = [part if mask is None else mask for mask, part in zip(masks, regions.styles, strict=True)]
-    return number_regions(outline(tint(picture, regions), outlined), regions)
+    return number_regions(outline(tint(picture, regions), outlined), regions)[None]
 
 
 class PreviewStyles(io.ComfyNode):
@@ -108,7 +106,6 @@ class PreviewStyles(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output("preview", tooltip="The picture with coloured, numbered regions.")],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -124,4 +121,4 @@ class PreviewStyles(io.ComfyNode):
         regions = share(masks, *size)
         drawn = draw_regions(picture, regions, masks)
         text = describe(coverage(regions, masks), masks)
-        return host_text.output(drawn, text=text, node=cls, picture=drawn)
+        return host_text.output(drawn, text=text, picture=drawn)

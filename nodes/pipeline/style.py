@@ -11,7 +11,8 @@ from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ...diffstyler_core.styles.style import Style, Styles, add_style
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, require_number
+from ..host.checks.conditioning import Conditioning
+from ..host.checks.numbers import require_number
 from ..host.lora.run import STRONGEST
 from ..inputs.widgets import strength_input
 
@@ -71,7 +72,6 @@ class StyleNode(io.ComfyNode):
                 ),
             ],
             outputs=[sockets.Styles.Output("styles", tooltip="For the Injected LoRA Sampler, or the next Style.")],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -89,4 +89,4 @@ class StyleNode(io.ComfyNode):
         number = len(previous) + 1
         require_number(strength, f"strength of style {number}", -STRONGEST, STRONGEST)
         styles = add_style(previous, Style(lora, positive, strength, mask, features, injection))
-        return host_text.output(styles, text=describe(styles), node=cls)
+        return host_text.output(styles, text=describe(styles))

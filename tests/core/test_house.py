@@ -22,11 +22,9 @@ LAZY = {
 
 
 def imports(path: Path) -> list[tuple[str, int, bool]]:
-    """(top-level package or '.' * level, line, whether at module level) of every import in a file."""
+    """(top-level package or '.' * level, line, whether it is done when the file is) of every import in a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    inside = {
-        id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
-    }
+    inside = {id(n) for part in ast.walk(tree) if is_later(part) for n in ast.walk(part)}
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -35,6 +33,12 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
             name = "." * node.level if node.level else (node.module or "").split(".")[0]
             found.append((name, node.lineno, id(node) not in inside))
     return found
+
+
+def is_later(part: ast.AST) -> bool:
+    """A function, or what only a type checker reads."""
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    return isinstance(part, functions) or (isinstance(part, ast.If) and ast.unparse(part.test) == "TYPE_CHECKING")
 
 
 def named(path: Path) -> str:

@@ -66,8 +66,8 @@ def cases(pack, scene):
         "pca": (pack.evaluate.feature_pca.FeaturePCA, looks),
         "similarity": (pack.evaluate.feature_similarity.FeatureSimilarity, looks),
         "switch": (pack.pipeline.switch.LoraSwitch, {
-            "lora": [{}], "strength": NUMBERS, "start_at_step": WHOLE, "end_at_step": WHOLE, "ramp_in": WHOLE,
-            "ramp_out": WHOLE, "name": TEXTS}),
+            "lora": [{}], "strength": NUMBERS, "start_percent": NUMBERS, "end_percent": NUMBERS,
+            "ramp_in_percent": NUMBERS, "ramp_out_percent": NUMBERS, "name": TEXTS}),
         "ramp": (pack.masks.ramp.SpatialRampMask, {
             "width": (0, -1, 1, 40, 10**9), "height": (0, -1, 1, 40, 10**9),
             "profile": ("linear", "logistic", "step", "x"), "sharpness": NUMBERS, "angle": NUMBERS,

@@ -11,27 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .set_files import host_folders, plain_parts
-
 NAMES = ("result", "content", "style", "key")
 REASONS = "not_available"
 """The column that says, as JSON, why a figure of the row is empty."""
-
-
-def output_file(prefix: str, ending: str) -> Path:
-    """A file below the host's output directory; its folder is made. Raises ValueError when it cannot be there."""
-    home = host_folders()["output"]
-    parts = plain_parts(prefix, "filename_prefix")
-    path = home.joinpath(*parts[:-1], parts[-1] + ending)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"filename_prefix: the folder {path.parent} cannot be made ({error.strerror}).") from error
-    if path.is_symlink() or not path.parent.resolve().is_relative_to(home.resolve()):
-        raise ValueError(
-            f"filename_prefix: {prefix!r} leads out of ComfyUI's output directory by a link. Choose another name."
-        )
-    return path
 
 
 def append_text(path: Path, text: str) -> None:
@@ -71,7 +53,7 @@ class PairTable:
     def find(self, result: str, key: str) -> dict[str, str] | None:
         """The row of that result, when it is up to date."""
         row = self.rows.get(result)
-        return row if row is not None and row["key"] == key and reasons_of(row) is not None else None
+        return row if row is not None and row["key"] == key and row_reasons(row) is not None else None
 
     def append(self, row: dict[str, Any]) -> dict[str, str]:
         """Writes a row at once. Raises ValueError when the disk does not take it; all rows before it are safe."""
@@ -122,7 +104,7 @@ class PairTable:
         return {row["result"]: row for row in rows}
 
 
-def reasons_of(row: dict[str, str]) -> dict[str, str] | None:
+def row_reasons(row: dict[str, str]) -> dict[str, str] | None:
     """Why figures of that row are empty, by their keys; None where the cell says something else, edited by hand."""
     try:
         found = json.loads(row[REASONS] or "{}")

@@ -1,14 +1,14 @@
-"""What the papers look at in features: principal components (2026, fig. 3) and cosine similarity (2026, table 1)."""
+"""Principal components of features, and their colours (2026, fig. 3)."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .features import require_finite
 
 NOTHING = 1e-12
 """A component with less than this share of the variance is rounding, and is taken as zero."""
@@ -40,7 +40,7 @@ def principal_components(vectors: Tensor, count: int = 3) -> Components:
             f"principal components need at least two vectors [N, C] and one component, got {list(vectors.shape)} and "
             f"{count}. Use a larger picture or a later layer."
         )
-    _require_finite(vectors)
+    require_finite(vectors)
     mean = vectors.double().mean(0)
     centred = vectors.double() - mean
     values, axes = _eigen(centred)
@@ -77,68 +77,3 @@ def colours(scores: Sequence[Tensor], margin: float = 0.01) -> list[Tensor]:
     flat = high - low <= 0
     span = torch.where(flat, 1.0, high - low)
     return [torch.where(flat, 0.5, (part - low) / span).clamp(0.0, 1.0).float() for part in scores]
-
-
-class Similarity(NamedTuple):
-    """Cosine similarity of two features: the mean of the cosines pixel by pixel, and of each as one long vector."""
-
-    pixels: float
-    whole: float
-
-
-def similarity(feature: Tensor, other: Tensor) -> Similarity:
-    """Cosine similarity (2026, table 1) of two features [1, C, H, W], computed in float64.
-
-    Two zero vectors count as equal, a zero and another one as 0. Raises ValueError when the shapes differ, or for
-    values that are not finite.
-    """
-    if feature.shape != other.shape or feature.ndim != 4:
-        raise ValueError(
-            f"features of one shape [1, C, H, W] can be compared, got {list(feature.shape)} and {list(other.shape)}."
-        )
-    _require_finite(feature)
-    _require_finite(other)
-    a, b = feature.double(), other.double()
-    return Similarity(_cosine(a, b).mean().item(), _cosine(a.flatten()[None], b.flatten()[None]).item())
-
-
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosines along dimension 1."""
-    lengths = a.norm(dim=1) * b.norm(dim=1)
-    cosine = ((a * b).sum(1) / torch.where(lengths == 0, 1.0, lengths)).clamp(-1.0, 1.0)
-    return torch.where((a == b).all(1), 1.0, cosine)
-
-
-def _require_finite(tensor: Tensor) -> None:
-    if not torch.isfinite(tensor).all():
-        raise ValueError(
-            "the features hold values that are not finite (NaN or infinity): the model overflowed. "
-            "Start ComfyUI with --fp32-unet, or check the model and its LoRA."
-        )
-
-
-def nearest_step(timesteps: Sequence[int], t: int, table: int = 1000) -> int:
-    """The step whose timestep is nearest to t; of two, the noisier one.
-
-    Raises ValueError when t is no training timestep.
-    """
-    if not 0 <= t < table:
-        raise ValueError(f"timestep must lie in 0..{table - 1}, got {t}: 0 is the picture, the paper looks at 540.")
-    return min(range(len(timesteps)), key=lambda step: abs(timesteps[step] - t))
-
-
-def distance(z: Tensor, reference: Tensor) -> float:
-    """||z - reference|| / ||reference||, in float64. Raises ValueError when the shapes differ."""
-    if z.shape != reference.shape:
-        raise ValueError(f"a distance needs equal shapes, got {list(z.shape)} and {list(reference.shape)}.")
-    a, b = z.double().cpu(), reference.double().cpu()
-    return ((a - b).norm() / b.norm().clamp_min(1e-300)).item()
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as CSV: commas, quotes where needed, one line each, numbers with 9 digits."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([f"{cell:.9g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-    return out.getvalue()

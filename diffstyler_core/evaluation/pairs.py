@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ....diffstyler_core.masks.mask import encoded_window, fit_mask, one_mask, resize_by_area
+from ..masks.mask import encoded_window, fit_mask, one_mask, resize_by_area
 
 ASPECT = 0.01
 """How much two aspect ratios may differ, relatively, and still be one: sizes are rounded to multiples of 8."""
@@ -28,22 +28,23 @@ def matched(result: Tensor, content: Tensor) -> Pair:
     aspect ratio the larger picture is scaled down by area. Raises ValueError for other aspect ratios.
     """
     size, wanted = tuple(result.shape[:2]), tuple(content.shape[:2])
+    own, other = size_words(size), size_words(wanted)
     if size == wanted:
         return Pair(result, content, "")
     window = content[encoded_window(*wanted)]
     if tuple(window.shape[:2]) == size:
-        return Pair(result, window, f"content cropped to {words(size)}, as VAE Encode does")
+        return Pair(result, window, f"content cropped to {own}, as VAE Encode does")
     if abs(size[1] * wanted[0] / (size[0] * wanted[1]) - 1.0) > ASPECT:
         raise ValueError(
-            f"result is {words(size)} pixels and content {words(wanted)}: they need one shape to be compared. "
+            f"result is {own} pixels and content {other}: they need one shape to be compared. "
             "Crop one of them alike, or scale both to one size before."
         )
     if size[0] * size[1] > wanted[0] * wanted[1]:
-        return Pair(scaled(result, wanted), content, f"result scaled from {words(size)} to {words(wanted)}, by area")
-    return Pair(result, scaled(content, size), f"content scaled from {words(wanted)} to {words(size)}, by area")
+        return Pair(scaled(result, wanted), content, f"result scaled from {own} to {other}, by area")
+    return Pair(result, scaled(content, size), f"content scaled from {other} to {own}, by area")
 
 
-def words(size: tuple[int, ...]) -> str:
+def size_words(size: tuple[int, ...]) -> str:
     """(height, width) as people read it: width x height."""
     return f"{size[1]} x {size[0]}"
 

@@ -6,27 +6,38 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..networks.inception import FEATURES, Inception
-
 log = logging.getLogger(__name__)
+FEATURES = 2048
+"""Numbers that an Inception gives for a picture."""
+
+
+class FeatureNetwork(Protocol):
+    """An Inception. name: which one."""
+
+    name: str
+
+    def features(self, picture: Tensor) -> Tensor:
+        """[2048] of a picture [H, W, 3] in 0..1."""
+        ...
 
 
 class KeptFeatures:
     """Features by picture. weights: digest of the network's file; size: what pictures are scaled to."""
 
-    def __init__(self, folder: Path, inception: Inception, weights: str, size: int) -> None:
-        self._folder, self._inception, self._of = folder, inception, f"{weights} {size}"
+    def __init__(self, folder: Path, network: FeatureNetwork, weights: str, size: int) -> None:
+        self._folder, self._network, self._of = folder, network, f"{weights} {size}"
 
     @property
     def name(self) -> str:
         """Which network."""
-        return self._inception.name
+        return self._network.name
 
     def features(self, digest: str, read: Callable[[], Tensor]) -> Tensor:
         """[2048] of a file's picture. It is read, [H, W, 3], only where its features were not computed before."""
@@ -34,7 +45,7 @@ class KeptFeatures:
         found = _kept(file)
         if found is not None:
             return found
-        found = self._inception.features(read())
+        found = self._network.features(read())
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file({"features": found.contiguous()}, file)

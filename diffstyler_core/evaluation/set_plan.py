@@ -1,27 +1,16 @@
-"""The folders of an evaluation: kept inside the host's own, matched by file name, read one picture at a time."""
+"""Which results of a folder are measured against which content and style: matched by their file names."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import NamedTuple
-
-import folder_paths
-import numpy as np
-import torch
-from PIL import Image, ImageOps
-from torch import Tensor
-
-from ....diffstyler_core.metrics.pixels import NotAvailable
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 BETWEEN = "_stylized_"
 GRAMMAR = f"<content>{BETWEEN}<style>.png"
 COUNTER = re.compile(r"_\d{5}_?$")
 """What Save Image adds to a name."""
-PLAIN = re.compile(r"[^\x00-\x1f<>:\"|?*\\/]+")
-TOGETHER = 2**20
 
 
 class Task(NamedTuple):
@@ -46,47 +35,6 @@ class Plan(NamedTuple):
     skipped: list[Skipped]
     contents: int
     styles: int
-
-
-def host_folders() -> dict[str, Path]:
-    """The host's directories that a widget may name."""
-    homes = {
-        "input": folder_paths.get_input_directory(),
-        "output": folder_paths.get_output_directory(),
-        "temp": folder_paths.get_temp_directory(),
-    }
-    return {name: Path(home) for name, home in homes.items()}
-
-
-def plain_parts(name: str, widget: str) -> list[str]:
-    """The parts of a path as typed into a widget. Raises ValueError for any that could lead elsewhere."""
-    parts = name.strip().strip("/").split("/")
-    if name.strip().startswith("/") or any(not PLAIN.fullmatch(p) or p.strip(" .") != p for p in parts):
-        raise ValueError(
-            f"{widget}: {name!r} is no plain name. Use letters, digits, '-', '_' and '/' for subfolders; "
-            "no '..', no drive, no leading '/'."
-        )
-    return parts
-
-
-def folder_of(name: str, widget: str) -> Path:
-    """A folder below the host's input, output or temp directory. Raises ValueError for any other, and a missing one."""
-    homes = host_folders()
-    first, *rest = plain_parts(name, widget)
-    if first not in homes:
-        raise ValueError(
-            f"{widget}: a folder starts with input, output or temp (ComfyUI's own directories), got {name!r}. "
-            "Write e.g. output/results, and put the pictures there."
-        )
-    folder = homes[first].joinpath(*rest)
-    if not folder.is_dir():
-        raise ValueError(f"{widget}: there is no folder {name!r} (looked for {folder}). Check its name.")
-    if not folder.resolve().is_relative_to(homes[first].resolve()):
-        raise ValueError(
-            f"{widget}: {name!r} is a link that leads out of ComfyUI's {first} directory, to {folder.resolve()}. "
-            "Put the pictures themselves there."
-        )
-    return folder
 
 
 def pictures_in(folder: Path) -> tuple[list[Path], list[Skipped]]:
@@ -148,34 +96,3 @@ def readings(stem: str, contents: dict[str, Path], styles: dict[str, Path]) -> l
     found = [(content, style) for content, style in split if content in contents and style in styles]
     bare = COUNTER.sub("", stem)
     return found if found or bare == stem else readings(bare, contents, styles)
-
-
-def digest(path: Path) -> str:
-    """Of a file's bytes. Raises NotAvailable when it cannot be read."""
-    try:
-        made = hashlib.blake2b(digest_size=16)
-        with path.open("rb") as file:
-            while part := file.read(TOGETHER):
-                made.update(part)
-        return made.hexdigest()
-    except OSError as error:
-        raise NotAvailable(f"it cannot be read ({error.strerror or error})") from error
-
-
-def read_picture(path: Path, size: int) -> Tensor:
-    """[H, W, 3] in 0..1, its shorter side scaled to ``size`` (0: as it is). Raises NotAvailable for no picture.
-
-    PIL's bilinear with antialiasing, as the field's evaluation does with torchvision's Resize.
-    """
-    try:
-        with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):  # PIL would clip them
-                raise ValueError("its values are no 8-bit ones: save it with 8 bits")
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except Exception as error:
-        raise NotAvailable(f"it cannot be read as a picture ({str(error) or type(error).__name__})") from error
-    shorter = min(picture.size)
-    if size and shorter != size:
-        sides = [size if side == shorter else int(size * side / shorter) for side in picture.size]
-        picture = picture.resize((sides[0], sides[1]), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255.0)
