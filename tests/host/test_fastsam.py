@@ -204,7 +204,13 @@ def test_the_schema_offers_what_the_page_promises(fastsam):
     schema = fastsam.node.define_schema()
     inputs = {entry.id: entry for entry in schema.inputs}
     assert all(entry.tooltip for entry in [*schema.inputs, *schema.outputs])
-    assert inputs["fastsam_name"].options == ["FastSAM-s.pt", "FastSAM-x.pt", "always.pt", "bright.pt", "never.pt"]
+    assert inputs["fastsam_name"].options == [
+        "FastSAM-s.pt (not installed)",
+        "FastSAM-x.pt (not installed)",
+        "always.pt",
+        "bright.pt",
+        "never.pt",
+    ]
     assert inputs["box_input"].get_io_type() == "BOUNDING_BOX,BOUNDING_BOXES,BBOX"
     assert inputs["point_input"].get_io_type() == "POINT"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 PAGES = Path(__file__).parents[2] / "web" / "docs"
@@ -41,7 +42,7 @@ def listed(page):
         first = line.split("|")[1].strip() if line.startswith("|") else ""
         table = first in ("Input", "Output") or (table and bool(first))
         if table and first.startswith("`"):
-            found |= {part.strip().strip("`") for part in first.split(",")}
+            found |= set(re.findall("`([^`]+)`", first))
     return found
 
 
