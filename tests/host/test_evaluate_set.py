@@ -219,7 +219,7 @@ def test_progress_counts_pairs(pack, folders, monkeypatch):
         comfy.utils.ProgressBar, "update_absolute", lambda _, value, total=None: seen.append((value, total))
     )
     sb.evaluate(pack)
-    assert seen == [(i, 6) for i in range(1, 7)]
+    assert seen == [(i, 6) for i in range(7)]
 
 
 def test_files_that_are_no_pictures_cost_their_own_pairs(pack, folders):

@@ -144,7 +144,7 @@ def test_one_evaluation_for_each_column(pack, small, second, lora, rows):
     (drawn, _), words, _ = ab.pca(pack, small, model=model, **wired)
     assert counted == [1] * rows
     assert f"; {rows} UNet evaluations" in words
-    pca = pack.evaluate.feature_pca
+    pca = pack.drawing.layer_grid
     assert drawn.shape == (1, pca.TOP + 4 * (pca.TILE + pca.GAP) + pca.END, pca.LABELS + rows * (pca.TILE + pca.GAP), 3)
     if rows > 1:
         counted.clear()
