@@ -208,7 +208,7 @@ def _result(nodes: Nodes, style: Style, variant: Variant, settings: Settings) ->
     nodes.add(f"{title} - picture", "VAEDecode", samples=[latent, 0], vae=["checkpoint", 2])
     nodes.add(f"{title} - saved", "PreviewImage", images=[f"{title} - picture", 0])
     nodes.add(
-        f"{title} - compared", "DiffStyler_CompareImages", result=[f"{title} - picture", 0], content=["content", 0],
+        f"{title} - compared", "DiffStyler_CompareResult", result=[f"{title} - picture", 0], content=["content", 0],
         style=[f"{style.name} style", 0], halves=False, lpips_weights="none", source_prompt="", target_prompt="",
     )  # fmt: skip
     nodes.add(f"{title} - csv", "PreviewAny", source=[f"{title} - compared", 2])

@@ -26,13 +26,13 @@ from ..host.networks.perceptual import Lpips
 from ..host.progress import ProgressBar, stop_if_cancelled
 
 
-class CompareImages(io.ComfyNode):
+class CompareResult(io.ComfyNode):
     """Figures and a contact sheet of results against their content and styles."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="DiffStyler_CompareImages",
+            node_id="DiffStyler_CompareResult",
             display_name="Compare Result",
             category=sockets.EVALUATE,
             description="Measures how much of a content a result keeps (PSNR, SSIM, LPIPS, edges) and how near it is "

@@ -25,7 +25,7 @@ class StyleNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="DiffStyler_Style",
+            node_id="DiffStyler_RegionalStyle",
             display_name="Regional Style",
             category=sockets.CATEGORY,
             description="A style LoRA with its prompt, for the masked part of the picture. Chain several for several "

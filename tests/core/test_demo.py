@@ -143,7 +143,7 @@ def regions(api):
     """A workflow with two style pictures and the content's mask."""
     api["3"]["_meta"]["title"] = "Style picture 1"
     api["8"] = node("LoadImage", "Style picture 2", image="ink.png")
-    api["9"] = node("DiffStyler_Style", "Style", mask=["2", 1], strength=1.0)
+    api["9"] = node("DiffStyler_RegionalStyle", "Style", mask=["2", 1], strength=1.0)
     return api
 
 

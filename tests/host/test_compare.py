@@ -319,7 +319,7 @@ def test_nothing_given_is_changed_and_other_packages_are_left_alone(pack, pair):
 
 
 def test_a_file_that_appears_makes_the_node_run_again(pack, metric_folders):
-    stamp = pack.evaluate.compare.CompareImages.fingerprint_inputs
+    stamp = pack.evaluate.compare.CompareResult.fingerprint_inputs
     before = stamp(lpips_weights="own.pth", halves=False)
     (metric_folders / "lpips" / "own.pth").write_bytes(b"x")
     assert before == "" != stamp(lpips_weights="own.pth", halves=False)

@@ -78,7 +78,7 @@ def cases(pack, scene):
         "preview": (pack.masks.preview.PreviewStyles, {
             "styles": (style, ()), "content": PICTURES, "mask_grow": (0, 3, -3, 10**9),
             "mask_feather": (0, 3, -3, 10**9)}),
-        "compare": (pack.evaluate.compare.CompareImages, {
+        "compare": (pack.evaluate.compare.CompareResult, {
             "result": PICTURES, "content": PICTURES, "halves": (False, True), "lpips_weights": ("none", *TEXTS),
             "source_prompt": TEXTS, "target_prompt": TEXTS, "style": (None, *PICTURES), "mask": MASKS}),
         "evaluate": (pack.evaluate.evaluate_set.EvaluateSet, {

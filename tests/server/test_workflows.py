@@ -16,7 +16,7 @@ from tools.workflow_api import find_nodes, set_input
 
 FILES = sorted((Path(__file__).parents[1] / "workflows").glob("*.json"))
 WORDS = {
-    "DiffStyler_Style": "style 1: ",
+    "DiffStyler_RegionalStyle": "style 1: ",
     "DiffStyler_PreviewStyles": "%",
     "DiffStyler_LoraSwitch": "0 to 60 %",
     "DiffStyler_SpatialRamp": "",
