@@ -10,6 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,9 @@ class ComfyClient:
             return
 
     def _call(self, method: str, path: str, *, seconds: float = 60.0, **content: Any) -> bytes:
-        """One request in an event loop of its own, so that callbacks and other threads may make requests as well."""
-        return asyncio.run(_request(method, self.url, path, seconds, content))
+        """One request, in a thread with an event loop of its own: one may be at work in the caller's (Playwright's)."""
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, _request(method, self.url, path, seconds, content)).result()
 
 
 async def _request(method: str, url: str, path: str, seconds: float, content: dict[str, Any]) -> bytes:

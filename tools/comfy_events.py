@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 Message = dict[str, Any]
+Result = TypeVar("Result")
 
 
 class StreamClosed(RuntimeError):
@@ -17,16 +20,17 @@ class StreamClosed(RuntimeError):
 
 
 class EventStream:
-    """A context manager that is connected when entered. Its event loop runs only while a call waits."""
+    """A context manager that is connected when entered. Its loop runs in a thread, and only while a call waits."""
 
     def __init__(self, url: str, client_id: str) -> None:
         self._address = f"{url.replace('http', 'ws', 1)}/ws?clientId={client_id}"
         self._loop = asyncio.new_event_loop()
+        self._thread = ThreadPoolExecutor(1)
         self._open = AsyncExitStack()
 
     def __enter__(self) -> EventStream:
         try:
-            self._socket = self._loop.run_until_complete(self._connect())
+            self._socket = self._run(self._connect())
         except BaseException:
             self._close()
             raise
@@ -43,7 +47,7 @@ class EventStream:
         Raises StreamClosed after the last.
         """
         try:
-            message = self._loop.run_until_complete(self._socket.receive(timeout))
+            message = self._run(self._socket.receive(timeout))
         except asyncio.TimeoutError:
             return None
         if message.type == aiohttp.WSMsgType.TEXT:
@@ -58,6 +62,10 @@ class EventStream:
 
     def _close(self) -> None:
         try:
-            self._loop.run_until_complete(self._open.aclose())
+            self._run(self._open.aclose())
         finally:
+            self._thread.shutdown()
             self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self._thread.submit(self._loop.run_until_complete, work).result()
