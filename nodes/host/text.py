@@ -39,8 +39,9 @@ class Counter:
         self._name, self._kept, self._start = name, kept, time.monotonic()
 
     def __call__(self, done: int, total: int, *more: str) -> None:
-        left = (time.monotonic() - self._start) / done * (total - done)
-        say(f"{self._name} {done} of {total}", *more, f"{duration(left)} left", kept=self._kept)
+        spent = time.monotonic() - self._start
+        left = [f"{duration(spent / done * (total - done))} left"] if done else []
+        say(f"{self._name} {done} of {total}", *more, *left, kept=self._kept)
 
 
 def duration(seconds: float) -> str:

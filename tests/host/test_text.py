@@ -52,6 +52,13 @@ def test_the_time_left_is_that_of_the_steps_so_far(pack, watched, monkeypatch):
     assert server.sent[0][1]["text"] == "step 2 of 10, 2 min 0 s left"
 
 
+def test_before_the_first_nothing_is_said_of_the_time_left(pack, watched):
+    server = watched()
+    with CurrentNodeContext("prompt", "1"):
+        pack.host.text.Counter("pair")(0, 10)
+    assert server.sent[0][1]["text"] == "pair 0 of 10"
+
+
 def test_nothing_is_sent_where_nobody_watches(pack, watched):
     outside = watched()
     pack.host.text.say("step 1 of 2")

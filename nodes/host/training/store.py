@@ -62,6 +62,8 @@ class LoraStore:
         return [path for path in self._of_this_request(self.path.parent) if path != self.path]
 
     def _of_this_request(self, folder: Path) -> list[Path]:
+        if not os.path.isdir(folder):  # no folder yet, or a path that no system takes: writing there says so
+            return []
         return sorted(folder.glob(f"*_{self.request[:HASH_LENGTH]}.safetensors"))
 
     def find(self) -> tuple[Found | None, str]:
