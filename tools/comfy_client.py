@@ -96,6 +96,10 @@ class ComfyClient:
         """Every node class: its inputs, outputs and names."""
         return dict(json.loads(self._call("GET", "/object_info")))
 
+    def history(self) -> dict[str, Any]:
+        """What the server remembers of its runs, by the prompt's id: outputs and status."""
+        return dict(json.loads(self._call("GET", "/history")))
+
     def interrupt(self, prompt_id: str | None = None) -> None:
         """Cancel that prompt if it is running, or whatever is."""
         self._call("POST", "/interrupt", json={} if prompt_id is None else {"prompt_id": prompt_id})

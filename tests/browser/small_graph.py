@@ -75,15 +75,15 @@ class SmallGraph:
 
     def run(self):
         """Runs it to its end; the run's status. ``seen`` is then what each node showed in turn."""
-        before = set(self._history())
+        before = set(self._client.history())
         self.page.evaluate(WATCH)
         self.page.evaluate("async () => { await app.queuePrompt(0, 1); }")
         deadline = time.monotonic() + 300
-        while not (ended := set(self._history()) - before):
+        while not (ended := set(self._client.history()) - before):
             assert time.monotonic() < deadline, "the run did not end"
             self.page.wait_for_timeout(200)
         self.page.wait_for_timeout(700)
-        return self._history()[ended.pop()]["status"]["status_str"]
+        return self._client.history()[ended.pop()]["status"]["status_str"]
 
     def shown(self):
         """Node class without its prefix -> its words, and where they are drawn; None where there are none."""
@@ -93,9 +93,6 @@ class SmallGraph:
     def seen(self):
         """(node class, words) in the order in which they were shown."""
         return [(kind.removeprefix("DiffStyler_"), text) for kind, text in self.page.evaluate("() => seen")]
-
-    def _history(self):
-        return self._client._json("GET", "/history")
 
 
 def require_inside(shown):

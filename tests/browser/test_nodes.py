@@ -20,18 +20,23 @@ ADVANCED = {
         "precision",
     },
     "DiffStyler_DDIMInvert": {"spacing"},
-    "DiffStyler_Capture": {"cross_attention_layers", "precision", "lora_strength"},
+    "DiffStyler_Capture": {
+        "cross_attention_layers",
+        "feature_end_percent",
+        "attention_end_percent",
+        "precision",
+        "lora_strength",
+    },
     "DiffStyler_InjectionSettings": {
-        "blend",
         "feature_layers",
         "self_attention_layers",
         "cross_attention_layers",
     },
-    "DiffStyler_LoraSwitch": {"ramp_in", "ramp_out"},
+    "DiffStyler_LoraSwitch": {"ramp_in_percent", "ramp_out_percent"},
     "DiffStyler_PreviewStyles": {"mask_grow", "mask_feather"},
     "DiffStyler_FastSAMMask": {"clip_folder", "iou", "image_size"},
-    "DiffStyler_InjectedSampler": {"blend", "mask_grow", "mask_feather"},
-    "DiffStyler_InjectedGuider": {"blend", "mask_grow", "mask_feather"},
+    "DiffStyler_InjectedSampler": {"mask_grow", "mask_feather"},
+    "DiffStyler_InjectedGuider": {"mask_grow", "mask_feather"},
 }
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 HELP = sorted((Path(__file__).parents[2] / "web" / "docs").glob("*.md"))

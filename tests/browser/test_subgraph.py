@@ -59,8 +59,8 @@ def test_words_in_a_nested_subgraph_that_is_closed_and_then_opened(graph, render
 
 
 def test_an_error_in_a_closed_subgraph_stands_on_its_node(graph, rendering, page):
-    graph.open(Capture={"feature_steps": 500})
+    graph.open(Capture={"self_attention_layers": "0-11"})
     page.evaluate(CONVERT, INSIDE)
     assert graph.run() == "error"
-    assert "feature_steps" in graph.shown()["Capture"]["text"]
+    assert "do not exist in this UNet" in graph.shown()["Capture"]["text"]
     page.keyboard.press("Escape")

@@ -123,15 +123,15 @@ def test_cancel_says_where_and_what_is_kept(graph, rendering, page, node):
 
 
 def test_an_error_stands_on_its_node_until_the_next_run(graph, rendering, page, tmp_path):
-    graph.open(Capture={"feature_steps": 500})
+    graph.open(Capture={"self_attention_layers": "0-11"})
     assert graph.run() == "error"
     page.screenshot(path=tmp_path / f"{rendering}.png")
     shown = graph.shown()
     assert shown["Capture"]["kind"] == "error"
-    assert "feature_steps" in shown["Capture"]["text"]
-    assert "500" in shown["Capture"]["text"]
+    assert "do not exist in this UNet" in shown["Capture"]["text"]
+    assert "self-attention layers 0-2" in shown["Capture"]["text"]
     require_inside(shown)
     page.keyboard.press("Escape")
-    graph.set(Capture={"feature_steps": 6})
+    graph.set(Capture={"self_attention_layers": "4-11"})
     assert graph.run() == "success"
     require_results(graph.shown())
