@@ -11,41 +11,25 @@ from torch import Tensor
 
 from ...diffstyler_core.lora.file import kohya_metadata, kohya_state
 from ...diffstyler_core.training.config import TrainConfig
-from ...diffstyler_core.training.train import TrainResult
 from .. import sockets
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning, require_conditioning
 from ..host.checks.pictures import style_pictures
 from ..host.checks.refusal import refusal
-from ..host.identity import fingerprint, identity
-from ..host.model import abar_of, family_of, prediction_of
+from ..host.identity import identity
+from ..host.model import family_of
 from ..host.precision import training_dtype
 from ..host.training.latents import prepare_pictures
+from ..host.training.outcome import broke_off, mean_of_last
 from ..host.training.picture_name import TOKEN, resolved
 from ..host.training.private_copy import module_names, require_plain_unet
+from ..host.training.request import estimated_size, request_of
 from ..host.training.run import Progress, train_lora
 from ..host.training.store import Found, LoraStore, rescued_names, safe_prefix
 from ..host.training.writing import Saved
 from ..host.types import VAE, ModelPatcher
 
 TARGETS = {"q, k, v": ("to_q", "to_k", "to_v"), "q, k, v, out": ("to_q", "to_k", "to_v", "to_out.0")}
-
-
-def request_of(
-    model: ModelPatcher, vae: VAE, pictures: Tensor, conditioning: Conditioning, settings: dict[str, Any]
-) -> str:
-    """Hash of everything that determines the result."""
-    return identity(
-        {
-            "model": fingerprint(model),
-            "schedule": [prediction_of(model), abar_of(model)],  # ModelSampling patches change no weight
-            "vae": fingerprint(vae.patcher),
-            "pictures": pictures,
-            "conditioning": conditioning,
-            "settings": settings,
-            "method": 1,
-        }
-    )
 
 
 class TrainStyleLoRA(io.ComfyNode):
@@ -272,41 +256,3 @@ class TrainStyleLoRA(io.ComfyNode):
             name, words = store.save(found.state, kohya_metadata(settings, losses))
             text = "\n".join(filter(None, ["unchanged request: nothing trained", again, words]))
         return host_text.output(found.state, {"loss": losses}, name, text=text)
-
-
-def broke_off(
-    store: LoraStore,
-    state: dict[str, Tensor],
-    metadata: dict[str, str],
-    result: TrainResult,
-    config: TrainConfig,
-    save: bool,
-) -> str:
-    """What to tell of a training whose loss was no longer finite; keeps the last good weights where that is asked."""
-    at = f"training broke off at step {result.stopped_at} of {config.steps}, the loss or its gradient was"
-    if not result.stopped_at:
-        return (
-            f"model: {at} not finite (NaN or infinity) before the LoRA had changed anything, so the learning rate is "
-            "not the cause: the model gives no finite prediction for this picture and prompt. There were no good "
-            "weights to keep. Set precision to fp32, or load another checkpoint."
-        )
-    kept = "Switch save on to keep the last good weights."
-    if save:
-        kept = f"The last good weights: {store.save(state, metadata, f'_stopped_at_{result.stopped_at}').words}."
-    return (
-        f"learning_rate: {at} no longer finite at a learning rate of {config.learning_rate:g}. {kept} "
-        "Lower the learning rate, or use fp32."
-    )
-
-
-def mean_of_last(losses: list[float], count: int = 20) -> float:
-    """Mean loss of the last steps; single steps say little, their timesteps are drawn at random."""
-    last = losses[-count:]
-    return sum(last) / len(last)
-
-
-def estimated_size(model: ModelPatcher, config: TrainConfig) -> int:
-    """Bytes that the LoRA's file will need at most: fp32 down and up for every target."""
-    suffixes = tuple(f".{t}.weight" for t in config.targets)
-    shapes = [v.shape for k, v in model.model.state_dict().items() if ".attn" in k and k.endswith(suffixes)]
-    return sum(4 * config.rank * (s[0] + s[1]) for s in shapes) + 1_000_000

@@ -22,7 +22,8 @@ OPEN = """async ([workflow, name]) => {
     await app.loadGraphData(workflow, true, true, name, {openSource: 'template'});
     return app.canvas.ds.scale;
 }"""
-# As a run does: six lines of words on every node of ours, a result where one is shown, a preview where one works.
+# As a run does: six lines of words on the nodes that work for long, four on our others, a result where one is shown,
+# a preview where one works.
 FILL = """async ([pictures, previews]) => {
     const square = Object.assign(document.createElement('canvas'), {width: 256, height: 256});
     square.getContext('2d').fillRect(0, 0, 256, 256);
@@ -31,12 +32,13 @@ FILL = """async ([pictures, previews]) => {
     body.append('image', blob, 'layout.png');
     body.append('overwrite', 'true');
     await app.api.fetchApi('/upload/image', {method: 'POST', body});
-    const text = [Array.from({length: 6}, (_, i) => `line ${i + 1} of the words on a node`).join('\\n')];
+    const words = lines => [Array.from({length: lines}, (_, i) => `line ${i + 1} of the words on a node`).join('\\n')];
     const images = [{filename: 'layout.png', subfolder: '', type: 'input'}];
     for (const node of app.graph.nodes) {
         const id = String(node.id);
         const output = {};
-        if (node.type.startsWith('DiffStyler_') && node.type !== 'DiffStyler_ExamplePicture') output.text = text;
+        if (node.type.startsWith('DiffStyler_') && node.type !== 'DiffStyler_ExamplePicture')
+            output.text = words(previews.includes(node.type) ? 6 : 4);
         if (pictures.includes(node.type)) output.images = images;
         if (previews.includes(node.type)) {
             const detail = {blob, nodeId: id, displayNodeId: id, parentNodeId: id, realNodeId: id, jobId: 'layout'};
