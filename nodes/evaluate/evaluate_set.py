@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,9 @@ class EvaluateSet(io.ComfyNode):
     ) -> bool | str:
         """What is typed in is checked before anything runs; None comes over a wire. Folders may be made by the run."""
         folders = zip(FOLDERS, (results_folder, content_folder, style_folder), strict=True)
-        checks = [partial(home_of, name, widget) for widget, name in folders if name is not None]
+        checks: list[Callable[[], object]] = [
+            partial(home_of, name, widget) for widget, name in folders if name is not None
+        ]
         checks += [] if filename_prefix is None else [partial(plain_parts, filename_prefix, "filename_prefix")]
         weights = ((LPIPS, lpips_weights), (FID, fid_weights))
         checks += [partial(require_listed, folder, name) for folder, name in weights if name is not None]

@@ -86,9 +86,12 @@ class LoraStore:
 
     def find(self) -> tuple[Found | None, str]:
         """(what this very request was trained to before, or None; why a file that is there was not taken, or '')."""
-        reasons = []
-        waiting = self.rescued()
-        for path in (self.path, *self.renamed(), *waiting):
+        reasons, renamed, waiting = [], [], self.rescued()
+        try:
+            renamed = self.renamed()
+        except OSError as error:
+            reasons.append(f"{self.path.parent} cannot be searched: {error.strerror or error}")
+        for path in (self.path, *renamed, *waiting):
             try:
                 if not path.is_file():
                     continue
