@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .evaluate.compare import CompareImages
+from .evaluate.compare import CompareResult
 from .evaluate.evaluate_set import EvaluateSet
 from .evaluate.feature_pca import FeaturePCA
 from .evaluate.feature_similarity import FeatureSimilarity
@@ -55,6 +55,6 @@ class DiffStylerExtension(ComfyExtension):
             FeaturePCA,
             FeatureSimilarity,
             ReconstructionReport,
-            CompareImages,
+            CompareResult,
             EvaluateSet,
         ]

@@ -11,3 +11,4 @@ LoraModel = io.Custom("LORA_MODEL")
 LossMap = io.Custom("LOSS_MAP")
 
 CATEGORY = "DiffStyler"
+EVALUATE = f"{CATEGORY}/evaluate"

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,13 @@ class Bench:
         self.picture = torch.rand(1, size, size, 3, generator=torch.Generator().manual_seed(0))
         self.latent = host.VAEEncode().encode(self.vae, self.picture)[0]
         self.lora = self.random_lora()
-        run = pack.pipeline.invert.DDIMInvert.execute
-        self.trajectory, self.noise, _ = run(self.model, self.latent, self.empty, STEPS, "leading", 0, False).args
+        self.trajectory, self.noise, _ = self.invert()
         self.stored = self.capture("memory")
 
     def random_lora(self, seed: int = 1) -> dict[str, torch.Tensor]:
         """A LORA_MODEL on q, k and v of every attention."""
         core, generator = self.pack.core.lora.file, torch.Generator().manual_seed(seed)
-        names = self.pack.host.training.unet_copy.module_names(self.model)
+        names = self.pack.host.training.private_copy.module_names(self.model)
         unet = self.pack.host.model.unet_of(self.model)
         lora = {
             path: core.LowRank(
@@ -94,23 +94,31 @@ class Bench:
         }
         return core.kohya_state(lora, names, 16.0)
 
+    def invert(self) -> tuple[Any, ...]:
+        """The pack's inversion, not refined and not checked. -> its three outputs"""
+        execute = self.pack.pipeline.invert.DDIMInvert.execute
+        return tuple(execute(self.model, self.latent, self.empty, STEPS, "leading", 0, False).args)
+
     def capture(self, storage: str) -> Any:
         """The pack's capture with its defaults."""
         execute = self.pack.pipeline.capture.CaptureFeatures.execute
         return execute(
             self.model, self.trajectory, self.empty, feature_layers="4", self_attention_layers="4-11",
-            cross_attention_layers="", feature_steps=12, attention_steps=STEPS, storage=storage, precision="fp16",
+            cross_attention_layers="", feature_end_percent=1.0, attention_end_percent=1.0, storage=storage,
+            precision="fp16",
         ).args[0]  # fmt: skip
 
     def sample(
-        self, features: Any, feature_steps: int = 12, attention_steps: int = 10, strength: float = 1.0, **more: Any
+        self, features: Any, feature_end: float = 0.6, attention_end: float = 0.5, strength: float = 1.0, **more: Any
     ) -> Work:
         """The pack's sampler over a capture, ready to be called."""
         execute = self.pack.pipeline.sampler.InjectedLoRASampler.execute
         settings = {
-            "cfg": 7.5, "feature_steps": feature_steps, "attention_steps": attention_steps, "blend": "qk",
-            "attention_mode": "adaptive" if attention_steps else "fixed", "lora_name": "none",
-            "lora_strength": strength, "lora": self.lora, **more,
+            "cfg": 7.5, "lora_name": "none", "lora_strength": strength, "lora": self.lora, **more,
+            "preset": {
+                "preset": "custom", "feature_end_percent": feature_end, "attention_end_percent": attention_end,
+                "attention_mode": "adaptive" if attention_end else "fixed", "blend": "qk",
+            },
         }  # fmt: skip
         wires = {"model": self.model, "features": features, "positive": self.positive, "negative": self.negative}
         return lambda: execute(**wires, **settings)
@@ -129,18 +137,13 @@ class Bench:
 
         patched, _ = comfy.sd.load_lora_for_models(self.model, None, self.lora, 1.0, 0.0)
         plain, with_lora = self.ksampler(self.model), self.ksampler(patched)
-        invert = self.pack.pipeline.invert.DDIMInvert.execute
         recompute = self.capture("recompute")
         disk = self.capture("disk")
         one_row = self.ksampler_one_row()
 
-        def compared(name: str, ours: Work, peer: str, theirs: Work) -> Row:
-            return compare(name, ours, peer, theirs, self.repeats)
+        compared = partial(compare, repeats=self.repeats)
 
-        def inversion() -> None:
-            invert(self.model, self.latent, self.empty, STEPS, "leading", 0, False)
-
-        yield compared("invert", inversion, "KSampler, cfg 1", one_row)
+        yield compared("invert", self.invert, "KSampler, cfg 1", one_row)
         yield compared("capture in memory", lambda: self.capture("memory"), "KSampler, cfg 1", one_row)
         yield compared("sample, nothing injected", self.sample(self.stored, 0, 0, 0.0), "KSampler", plain)
         yield compared("sample, LoRA alone", self.sample(self.stored, 0, 0), "KSampler + Load LoRA", with_lora)

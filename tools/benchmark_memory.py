@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,41 +78,52 @@ def full_size_model() -> Any:
     return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
 
 
-def measure(pack: LoadedPack, steps: int) -> None:
-    """Prints a table row per pipeline step."""
-    model = full_size_model()
-    generator = torch.Generator().manual_seed(1)
-    empty, positive = ([[torch.randn(1, 77, 768, generator=generator), {}]] for _ in range(2))
-    latent = {"samples": torch.randn(1, 4, 64, 64, generator=generator)}
-    made: dict[str, Any] = {}
+class FullSizeRun:
+    """The pipeline's nodes over the full-size UNet, ready to be measured one by one. Each gives its first output."""
 
-    def row(name: str, work: Callable[[], Any]) -> None:
-        start = time.perf_counter()
-        with PeakMemory() as peak:
-            made[name] = work().args
-        print(f"| {name} | {peak.gigabytes:.2f} GB | {(time.perf_counter() - start) / steps:.2f} s |", flush=True)
+    def __init__(self, pack: LoadedPack, steps: int) -> None:
+        self.pack, self.steps = pack, steps
+        self.model = full_size_model()
+        generator = torch.Generator().manual_seed(1)
+        self.empty, self.positive = ([[torch.randn(1, 77, 768, generator=generator), {}]] for _ in range(2))
+        self.latent = {"samples": torch.randn(1, 4, 64, 64, generator=generator)}
 
-    def capture(storage: str) -> Any:
-        return pack.pipeline.capture.CaptureFeatures.execute(
-            model, made["DDIM Invert"][0], empty, "4", "4-11", "", steps, steps, storage, "fp16"
-        )
+    def invert(self) -> Any:
+        """The trajectory."""
+        execute = self.pack.pipeline.invert.DDIMInvert.execute
+        return execute(self.model, self.latent, self.empty, self.steps, "leading", 0, False).args[0]
 
-    def sample(features: Any) -> Any:
-        return pack.pipeline.sampler.InjectedLoRASampler.execute(
-            model, features, positive, empty, 7.5, steps, steps, "adaptive", "qk", "none", 1.0
-        )
+    def capture(self, trajectory: Any, storage: str) -> Any:
+        """The default layers' features and attention at every step."""
+        return self.pack.pipeline.capture.CaptureFeatures.execute(
+            self.model, trajectory, self.empty, "4", "4-11", "", self.steps, self.steps, storage, "fp16"
+        ).args[0]
 
+    def sample(self, features: Any) -> Any:
+        """The result's latent, injected at every step."""
+        return self.pack.pipeline.sampler.InjectedLoRASampler.execute(
+            self.model, features, self.positive, self.empty, 7.5, self.steps, self.steps, "adaptive", "qk", "none", 1.0
+        ).args[0]
+
+
+def measured(name: str, steps: int, work: Callable[[], Any]) -> Any:
+    """Prints the row of one node. -> what the node gave"""
+    start = time.perf_counter()
+    with PeakMemory() as peak:
+        output = work()
+    print(f"| {name} | {peak.gigabytes:.2f} GB | {(time.perf_counter() - start) / steps:.2f} s |", flush=True)
+    return output
+
+
+def measure(run: FullSizeRun) -> None:
+    """Prints the table, a row for each node of the pipeline and each way to store a capture."""
+    steps = run.steps
     print("| step | peak memory | per step |\n|---|---|---|")
-    row(
-        "DDIM Invert", lambda: pack.pipeline.invert.DDIMInvert.execute(model, latent, empty, steps, "leading", 0, False)
-    )
-    row("Capture, recompute", lambda: capture("recompute"))
-    row("Sample, recompute", lambda: sample(made["Capture, recompute"][0]))
-    row("Capture, disk", lambda: capture("disk"))
-    row("Sample, disk", lambda: sample(made["Capture, disk"][0]))
-    row("Capture, memory", lambda: capture("memory"))
-    row("Sample, memory", lambda: sample(made["Capture, memory"][0]))
-    size = made["Capture, memory"][0].store.nbytes
+    trajectory = measured("DDIM Invert", steps, run.invert)
+    for storage in ("recompute", "disk", "memory"):
+        features = measured(f"Capture, {storage}", steps, partial(run.capture, trajectory, storage))
+        measured(f"Sample, {storage}", steps, partial(run.sample, features))
+    size = features.store.nbytes
     print(f"capture: {size / steps / 1e6:.1f} MB a step at fp16, {50 * size / steps / 1e9:.2f} GB for 50 steps")
 
 
@@ -125,7 +137,7 @@ def main() -> None:
     with torch.inference_mode():
         pack = load_pack(host)
         print(f"SD1.5 UNet, 512 x 512, {options.steps} steps, {'CPU, fp32' if cpu else torch.cuda.get_device_name()}")
-        measure(pack, options.steps)
+        measure(FullSizeRun(pack, options.steps))
 
 
 if __name__ == "__main__":

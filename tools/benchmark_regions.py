@@ -19,20 +19,20 @@ def region_rows(bench: Any, steps: int) -> Iterator[Compared]:
     masks = (half, 1.0 - half)
     peer = "KSampler + LoRA hooks"
     yield "two styles in two masks", _regions(bench, loras, masks), f"{peer} and masks", _hooked(bench, loras, masks)
-    yield "two styles by steps", _switched(bench, loras, steps), f"{peer} and keyframes", _keyframed(bench, loras)
-    yield "two styles by steps", _switched(bench, loras, steps), "one style, injected", bench.sample(bench.stored)
+    yield "two styles by steps", _switched(bench, loras), f"{peer} and keyframes", _keyframed(bench, loras)
+    yield "two styles by steps", _switched(bench, loras), "one style, injected", bench.sample(bench.stored)
 
 
 def _regions(bench: Any, loras: list[Any], masks: tuple[Any, ...]) -> Work:
     node, styles = bench.pack.pipeline.style.StyleNode, ()
     for lora, mask in zip(loras, masks, strict=True):
-        styles = node.execute(lora, bench.positive, 1.0, mask, styles).args[0]
+        styles = node.execute(bench.positive, 1.0, lora, mask, styles).args[0]
     return bench.sample(bench.stored, lora=None, styles=styles)
 
 
-def _switched(bench: Any, loras: list[Any], steps: int) -> Work:
-    core, half = bench.pack.core.lora.schedule, steps // 2
-    windows = ((0, half), (half, steps))
+def _switched(bench: Any, loras: list[Any]) -> Work:
+    core = bench.pack.core.lora.schedule
+    windows = ((0.0, 0.5), (0.5, 1.0))
     entries = tuple(core.LoraEntry(lora, 1.0, a, b) for lora, (a, b) in zip(loras, windows, strict=True))
     return bench.sample(bench.stored, lora=core.LoraSchedule(entries))
 

@@ -15,8 +15,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -151,7 +149,7 @@ class ComfyServer:
         deadline = time.monotonic() + self.ready_timeout
         while time.monotonic() < deadline:
             self.check_alive()
-            if _answers(f"{self.url}/system_stats"):
+            if self.client.answers():
                 return
             time.sleep(0.2)
         raise ServerFailed(f"the server did not answer within {self.ready_timeout:.0f} s.\n{self.log_tail()}")
@@ -180,11 +178,3 @@ def has_gpu(python: Path) -> bool:
     if asked.returncode:
         raise ServerFailed(f"{python} cannot import torch:\n{asked.stderr}")
     return asked.stdout.strip() == "True"
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):  # not yet
-        return False

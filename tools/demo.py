@@ -29,8 +29,6 @@ from tools.workflow_widgets import WorkflowError
 
 ROOT = Path(__file__).absolute().parent.parent
 BASE = ROOT / ".host" / "base"
-# Counted in sampling steps: they go along with --steps.
-_WINDOWS_OF_STEPS = ("feature_steps", "attention_steps", "start_at_step", "end_at_step")
 
 
 def main(arguments: list[str]) -> int:
@@ -122,7 +120,7 @@ def apply_options(api: Api, options: Namespace, checkpoint: str | None, client: 
     if options.train_steps is not None:
         set_input(api, "DiffStyler_TrainStyleLoRA", "steps", options.train_steps)
     if options.steps is not None:
-        use_steps(api, options.steps)
+        set_input(api, "DiffStyler_DDIMInvert", "steps", options.steps)
     for node, name, text in options.set:
         set_input(api, node, name, read_value(text))
 
@@ -153,18 +151,6 @@ def use_content(api: Api, content: Path | None, mask: Path | None, client: Comfy
     api["mask"] = {"class_type": "LoadImageMask", "inputs": loaded, "_meta": {"title": "Mask"}}
     for node, name in masked:
         node["inputs"][name] = ["mask", 0]
-
-
-def use_steps(api: Api, steps: int) -> None:
-    """Set S, and keep the injection windows, which are counted in steps, the same share of it."""
-    node_id = next(iter(find_nodes(api, "DiffStyler_DDIMInvert")), "DiffStyler_DDIMInvert")
-    before = api[node_id]["inputs"]["steps"] if node_id in api else steps
-    set_input(api, node_id, "steps", steps)
-    for node in api.values():
-        for name in _WINDOWS_OF_STEPS:
-            if isinstance(node["inputs"].get(name), int):
-                node["inputs"][name] = round(node["inputs"][name] * steps / before)
-    say(f"{steps} steps instead of {before}: the injection windows are scaled alike.")
 
 
 def read_value(text: str) -> object:

@@ -9,6 +9,7 @@ from tools.demo_sheet import Panel
 
 PICTURES = Path(__file__).absolute().parent.parent / "demo" / "pictures"
 LOADERS = {"LoadImage": "image", "DiffStyler_ExamplePicture": "picture"}  # class -> the input that names the picture
+PASSING = ("ImageCropV2",)  # nodes that show what they pass on, which is no result
 FIRST = ("Content picture", "Style picture", "Style picture 1", "Style picture 2", "VAE reconstruction")
 
 
@@ -33,7 +34,8 @@ def _sources(client: ComfyClient, api: Api) -> list[Panel]:
 def _results(client: ComfyClient, api: Api, result: PromptResult) -> list[Panel]:
     panels = []
     saved = {node_id for node_id, node in api.items() if node["class_type"] == "SaveImage"}
-    for node_id in sorted(result.outputs, key=lambda key: (key in saved, len(key), key)):
+    shown = {key for key in result.outputs if api.get(key, {}).get("class_type") not in PASSING}
+    for node_id in sorted(shown, key=lambda key: (key in saved, len(key), key)):
         images = result.images(node_id)
         title = api.get(node_id, {}).get("_meta", {}).get("title", node_id)
         for number, image in enumerate(images, 1):

@@ -71,9 +71,20 @@ def save_grid(rows: Sequence[Sequence[Panel]], path: Path, side: int = 176) -> N
     sheet.save(path, optimize=True)
 
 
-def save_thumbnail(panels: Sequence[Panel], path: Path, side: int = 256) -> None:
-    """Squares side by side as a JPEG, for the template browser."""
-    thumbnail = Image.new("RGB", (side * len(panels), side))
-    for i, panel in enumerate(panels):
-        thumbnail.paste(ImageOps.fit(panel.picture(), (side, side), Image.Resampling.LANCZOS), (i * side, 0))
+def save_thumbnail(content: Panel, result: Panel, sentence: str, path: Path, side: int = 512) -> None:
+    """A square JPEG for the template browser, which knows no description: result, content in its corner, a sentence."""
+    inset, edge, strip = side * 3 // 10, 4, 92
+    thumbnail = _square(result, side)
+    corner = ImageOps.expand(_square(content, inset), edge, "white")
+    thumbnail.paste(corner, (_GAP, _GAP))
+    shade = Image.new("RGB", (side, strip), "black")
+    thumbnail.paste(shade, (0, side - strip), Image.new("L", shade.size, 190))
+    lines = "\n".join(textwrap.wrap(sentence, 40))
+    font = ImageFont.load_default(24)
+    middle = (side // 2, side - strip // 2)
+    ImageDraw.Draw(thumbnail).multiline_text(middle, lines, fill="white", font=font, anchor="mm", align="center")
     thumbnail.save(path, quality=88)
+
+
+def _square(panel: Panel, side: int) -> Image.Image:
+    return ImageOps.fit(panel.picture(), (side, side), Image.Resampling.LANCZOS)

@@ -2,12 +2,15 @@
 """The developer's and the visitor's one command.
 
     python3 tools/dev.py demo            run the one-style workflow on a real server and look at the pictures
-    python3 tools/dev.py test            lint, types and all tests
+    python3 tools/dev.py test            lint, imports, types and all tests
     python3 tools/dev.py test core host  some of them; what follows -- goes to pytest
     python3 tools/dev.py bench           speed as ratios to the host's own nodes; --memory: peak memory at SD1.5's size
     python3 tools/dev.py gallery         the README's pictures, made anew by the workflows
     python3 tools/dev.py setup           only the set-up
     python3 tools/dev.py run -- ...      the environment's Python with these arguments
+
+With DIFFSTYLER_RENEW_SNAPSHOT=1, 'test host -- -k snapshot' takes the nodes' inputs and outputs as they are now for
+those that saved workflows and API prompts rely on (tests/host/snapshot.json).
 
 Needs Python 3.10 or newer and a package index, nothing else. The ComfyUI is the one in COMFYUI_PATH (with the Python in
 COMFYUI_PYTHON), or the one that the pack lies in, or one that is set up under .host/.

@@ -35,18 +35,25 @@ SWITCHES = ("LoRA Switch Schedule 1", "LoRA Switch Schedule 2")
 
 
 class Entry(NamedTuple):
-    """One sheet. swapped: also the run with the two LoRAs in the other order."""
+    """One sheet. sentence: on the thumbnail. swapped: also the run with the two LoRAs in the other order."""
 
     workflow: str
+    sentence: str
     swapped: bool = False
 
 
 SHEETS = {
-    "one-style": Entry("DiffStyler - one style"),
-    "style-in-a-mask": Entry("DiffStyler - style in a mask"),
-    "two-masks": Entry("DiffStyler - two styles, two masks"),
-    "two-by-steps": Entry("DiffStyler - two styles by steps", swapped=True),
-    "smooth-blend": Entry("DiffStyler - smooth blend of two styles"),
+    "one-style": Entry("DiffStyler - one style", "A photograph in the style of one picture, its structure kept."),
+    "style-in-a-mask": Entry("DiffStyler - style in a mask", "One region is restyled, the rest stays the photograph."),
+    "two-masks": Entry("DiffStyler - two styles, two masks", "One style for the subject, another one for the rest."),
+    "two-by-steps": Entry(
+        "DiffStyler - two styles by steps",
+        "Two styles take turns: the first for the look, then the detail.",
+        swapped=True,
+    ),
+    "smooth-blend": Entry(
+        "DiffStyler - smooth blend of two styles", "One style passes into another across the picture."
+    ),
 }
 
 
@@ -80,7 +87,7 @@ def make_sheet(client: ComfyClient, api: Api, entry: Entry, path: Path) -> None:
     """Runs the prompt, and saves the sheet and the workflow's thumbnail."""
     result = run_prompt(client, api)
     panels, times = panels_of(client, api, result), [cost(api, result)]
-    save_thumbnail(shown(panels), ROOT / "workflows" / f"{entry.workflow}.jpg")
+    save_thumbnail(*shown(panels), entry.sentence, ROOT / "workflows" / f"{entry.workflow}.jpg")
     if entry.swapped:
         other = swapped(api)
         again = run_prompt(client, other)

@@ -44,19 +44,19 @@ class Variant(NamedTuple):
     inverted: bool = True
 
 
-def _windows(feature_steps: int, attention_steps: int, mode: str = "adaptive") -> Mapping[str, Any]:
-    settings = {"feature_steps": feature_steps, "attention_steps": attention_steps, "attention_mode": mode}
+def _windows(feature_end: float, attention_end: float, mode: str = "adaptive") -> Mapping[str, Any]:
+    settings = {"feature_end_percent": feature_end, "attention_end_percent": attention_end, "attention_mode": mode}
     return MappingProxyType(settings)
 
 
-NOTHING, FIXED = _windows(0, 0, "fixed"), _windows(30, 25, "fixed")
+NOTHING, FIXED = _windows(0.0, 0.0, "fixed"), _windows(0.6, 0.5, "fixed")
 RANDOM = Variant("LoRA, random noise", NOTHING, inverted=False)
 NOISE = Variant("LoRA, the content's noise", NOTHING)
-FEATURE = Variant("+ features, 30 steps", _windows(30, 0, "fixed"))
+FEATURE = Variant("+ features, 30 steps", _windows(0.6, 0.0, "fixed"))
 ATTENTION = Variant("+ attention, fixed, 25 steps", FIXED)
-ADAPTIVE = Variant("+ attention, adaptive after 25", _windows(30, 25))
-PARTIAL = Variant("attention, fixed, 30 of 50 steps", _windows(30, 30, "fixed"))
-FULL = Variant("attention, fixed, all 50 steps", _windows(30, 50, "fixed"))
+ADAPTIVE = Variant("+ attention, adaptive after 25", _windows(0.6, 0.5))
+PARTIAL = Variant("attention, fixed, 30 of 50 steps", _windows(0.6, 0.6, "fixed"))
+FULL = Variant("attention, fixed, all 50 steps", _windows(0.6, 1.0, "fixed"))
 PROMPT_NOISE = Variant("prompt alone, the content's noise", NOTHING, lora=False)
 PROMPT = Variant("prompt alone, all injected", _windows(30, 25), lora=False)
 VARIANTS = (RANDOM, NOISE, FEATURE, ATTENTION, ADAPTIVE, PARTIAL, FULL, PROMPT_NOISE, PROMPT)
@@ -100,7 +100,7 @@ def content_prompt(
     _picture(nodes, "content", content, settings)
     _inverted(nodes, settings)
     capture: dict[str, Any] = {"feature_layers": "4", "self_attention_layers": "4-11", "cross_attention_layers": ""}
-    capture |= {"feature_steps": _scaled(30, settings), "attention_steps": settings.steps}
+    capture |= {"feature_end_percent": 1.0, "attention_end_percent": 1.0}
     nodes.add(
         "capture", "DiffStyler_Capture", model=["checkpoint", 0], trajectory=["inversion", 0], source=["empty", 0],
         storage="memory", precision="fp16", **capture,
@@ -152,10 +152,6 @@ def results_of(
             yield style, variant, f"{style.name}, {variant.name}"
 
 
-def _scaled(steps: int, settings: Settings) -> int:
-    return round(steps * settings.steps / 50)
-
-
 def _models(nodes: Nodes, settings: Settings) -> None:
     nodes.add("checkpoint", "CheckpointLoaderSimple", ckpt_name=settings.checkpoint)
     nodes.add("empty", "CLIPTextEncode", text="", clip=["checkpoint", 1])
@@ -182,7 +178,8 @@ def _inverted(nodes: Nodes, settings: Settings, picture: str = "content", title:
 def _style(nodes: Nodes, style: Style, settings: Settings) -> None:
     """The style picture's middle, as in the workflows, and its LoRA."""
     whole = nodes.add(f"{style.name} file", "DiffStyler_ExamplePicture", picture=style.picture)
-    middle = nodes.add(f"{style.name} style", "ImageCrop", image=[whole, 0], width=256, height=256, x=128, y=128)
+    region = {"x": 128, "y": 128, "width": 256, "height": 256}
+    middle = nodes.add(f"{style.name} style", "ImageCropV2", image=[whole, 0], crop_region=region)
     for kind, text in (("learnt", style.learnt), ("described", style.described)):
         nodes.add(f"{style.name} {kind}", "CLIPTextEncode", text=text, clip=["checkpoint", 1])
     nodes.add(
@@ -195,12 +192,12 @@ def _style(nodes: Nodes, style: Style, settings: Settings) -> None:
 
 def _result(nodes: Nodes, style: Style, variant: Variant, settings: Settings) -> None:
     title = f"{style.name}, {variant.name}"
-    windows = {name: _scaled(v, settings) if isinstance(v, int) else v for name, v in variant.settings.items()}
+    windows = {f"preset.{name}": value for name, value in variant.settings.items()}
     inputs: dict[str, Any] = {
-        "model": ["checkpoint", 0], "features": ["capture", 0], "negative": ["negative", 0], "cfg": 4.0, "blend": "qk",
+        "model": ["checkpoint", 0], "features": ["capture", 0], "negative": ["negative", 0], "cfg": 4.0,
         "positive": [f"{style.name} {'learnt' if variant.lora else 'described'}", 0],
         "lora_name": "none", "lora_strength": 1.0, "outside": "content", "mask_grow": 0, "mask_feather": 0,
-        "preset": "custom", **windows,
+        "preset": "custom", "preset.blend": "qk", **windows,
     }  # fmt: skip
     if variant.lora:
         inputs["lora"] = [f"lora {style.name}", 0]
@@ -211,7 +208,7 @@ def _result(nodes: Nodes, style: Style, variant: Variant, settings: Settings) ->
     nodes.add(f"{title} - picture", "VAEDecode", samples=[latent, 0], vae=["checkpoint", 2])
     nodes.add(f"{title} - saved", "PreviewImage", images=[f"{title} - picture", 0])
     nodes.add(
-        f"{title} - compared", "DiffStyler_CompareImages", result=[f"{title} - picture", 0], content=["content", 0],
+        f"{title} - compared", "DiffStyler_CompareResult", result=[f"{title} - picture", 0], content=["content", 0],
         style=[f"{style.name} style", 0], halves=False, lpips_weights="none", source_prompt="", target_prompt="",
     )  # fmt: skip
     nodes.add(f"{title} - csv", "PreviewAny", source=[f"{title} - compared", 2])

@@ -8,7 +8,8 @@ from typing import Any
 _WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "MARKDOWN", "TEXTAREA", "COLOR")
 _DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 _NOT_STORED: dict[str, Any] = {"IMAGECOMPARE": ["", ""]}  # sent along, never saved
-_NOT_READ = ("BOUNDING_BOX", "CHART", "GALLERIA", "PAINTER", "CURVE", "RANGE", "BOUNDING_BOXES", "COLORS")
+_BOX = "BOUNDING_BOX"
+_NOT_READ = ("CHART", "GALLERIA", "PAINTER", "CURVE", "RANGE", "BOUNDING_BOXES", "COLORS")
 _SEEDS = ("seed", "noise_seed")
 _PLAIN_DEFAULTS: dict[str, Any] = {"INT": 0, "FLOAT": 0, "BOOLEAN": False}
 
@@ -71,12 +72,14 @@ def _chosen_specs(name: str, options: Mapping[str, Any], value: object) -> list[
 
 
 def _is_widget(kind: str, options: Mapping[str, Any]) -> bool:
-    known = options.get("widgetType", kind) in (*_WIDGETS, _DYNAMIC_COMBO)
+    known = options.get("widgetType", kind) in (*_WIDGETS, _BOX, _DYNAMIC_COMBO)
     return known and not options.get("forceInput")
 
 
 def _extra_values(name: str, kind: str, options: Mapping[str, Any]) -> int:
-    """How many stored values after an input's own are the editor's: what to do with the value after a run."""
+    """How many stored values after an input's own are the editor's: what to do after a run, a box's four numbers."""
+    if kind == _BOX:
+        return 4
     if kind == "INT":
         return int(bool(options.get("control_after_generate", name in _SEEDS)))
     return 2 if kind == "COMBO" and options.get("control_after_generate") else 0
@@ -89,6 +92,8 @@ def _default(kind: str, options: Mapping[str, Any]) -> Any:
         return next((entry["key"] for entry in options["options"]), None)
     if kind == "COMBO":
         return [] if options.get("multi_select") else next(iter(options.get("options", ())), None)
+    if kind == _BOX:
+        return {"x": 0, "y": 0, "width": 512, "height": 512}
     return _PLAIN_DEFAULTS.get(kind, "")
 
 

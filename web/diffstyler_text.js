@@ -1,45 +1,42 @@
-// The frontend shows a node's progress text in a box of two lines that hangs out of the node, and forgets it on reload.
-// Here the node grows to hold all lines, and the text that came with a node's (cached) result is shown again.
+// Words on our nodes: how far the work is, what it did, that it was cancelled, or why it failed.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { cancelledOf, hide, kindOf, show } from "./diffstyler_text_box.js";
+import { lastWords, nodeAt, ourNodes, ours } from "./diffstyler_text_graph.js";
 
-const BOX = "$$node-text-preview"; // the frontend's own name for that widget
-const LINE = 18;
-const PADDING = 34;
-const CHARACTER = 5.8;
+const still = (kind) => ourNodes().filter((node) => kindOf(node) === kind);
 
-const ours = (node) => node?.comfyClass?.startsWith("DiffStyler_");
-
-function lines(text, width) {
-  const perLine = Math.max(20, Math.floor((width - 40) / CHARACTER));
-  return text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / perLine)), 0);
+function on(id, then) {
+  const node = nodeAt(id);
+  if (ours(node)) then(node);
 }
 
-function fit(node) {
-  const box = node.widgets?.find((widget) => widget.name === BOX);
-  if (!box?.options) return;
-  const height = PADDING + LINE * lines(String(box.value ?? ""), node.size[0]);
-  box.options.getMinHeight = () => height;
-  const wanted = node.computeSize()[1];
-  if (wanted > node.size[1]) node.setSize([node.size[0], wanted]);
-  node.setDirtyCanvas(true, true);
+// What the host and host/text.py tell of a run -> what the nodes show.
+const EVENTS = {
+  execution_start: () => [...still("error"), ...still("cancelled")].forEach(hide),
+  // A node that was left without words of its own (it shows none, or what it waited for was blocked) is not at work.
+  executing: (id) => {
+    still("working").forEach(hide);
+    if (id) on(id, (node) => show(node, "working ...", "working"));
+  },
+  "diffstyler.words": ({ node: id, text, cancelled }) => on(id, (node) => show(node, text, "working", cancelled)),
+  executed: ({ node: id, output }) => output?.text && on(id, (node) => show(node, output.text.join("\n"), "result")),
+  execution_interrupted: () => still("working").forEach((node) => show(node, cancelledOf(node), "cancelled")),
+  execution_error: ({ node_id, exception_message }) =>
+    on(node_id, (node) => show(node, exception_message.trim(), "error")),
+};
+
+// Nodes that say something of their own by then, because they run, keep it.
+async function recall() {
+  for (const [node, text] of await lastWords()) if (!kindOf(node)) show(node, text, "result");
 }
 
 app.registerExtension({
   name: "DiffStyler.Text",
   setup() {
-    api.addEventListener("progress_text", ({ detail }) => {
-      const node = app.graph?.getNodeById(detail?.nodeId);
-      if (ours(node)) requestAnimationFrame(() => fit(node));
-    });
+    for (const [type, then] of Object.entries(EVENTS)) api.addEventListener(type, ({ detail }) => then(detail));
   },
-  nodeCreated(node) {
-    if (!ours(node)) return;
-    const onExecuted = node.onExecuted;
-    node.onExecuted = function (output) {
-      onExecuted?.apply(this, arguments);
-      const text = output?.text?.join?.("\n");
-      if (text) api.dispatchCustomEvent("progress_text", { nodeId: String(this.id), text });
-    };
+  afterConfigureGraph() {
+    recall().catch((error) => console.warn("DiffStyler: the words of earlier runs are not shown again:", error));
   },
 });

@@ -108,16 +108,3 @@ def invert(
             levels[level] = z.detach().cpu()
         on_step(i, len(ascent), z)
     return Trajectory(tuple(levels), schedule, family, source)
-
-
-def psnr(reference: Tensor, other: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB, the peak being the reference's own range; inf when equal.
-
-    Raises ValueError when the shapes differ.
-    """
-    if reference.shape != other.shape:
-        raise ValueError(f"PSNR needs equal shapes, got {tuple(reference.shape)} and {tuple(other.shape)}.")
-    a, b = reference.double(), other.double().to(reference.device)
-    error = (a - b).square().mean().item()
-    peak = (a.max() - a.min()).item()
-    return math.inf if error == 0 else 10.0 * math.log10(max(peak, 1e-12) ** 2 / error)

@@ -1,1 +1,1 @@
-"""What the papers report of features."""
+"""What papers report: of features, of a result, and of a set of results."""

@@ -9,6 +9,8 @@ import torch
 from einops import repeat
 from torch import Tensor
 
+from .sites import Site
+
 Blend = Literal["qk", "map"]
 BLENDS: tuple[Blend, ...] = ("qk", "map")
 
@@ -27,7 +29,7 @@ class Mixture(NamedTuple):
     own: float | Tensor = 0.0
 
 
-def fit_rows(content: Tensor, own: Tensor, what: str) -> Tensor:
+def fit_rows(content: Tensor, own: Tensor, site: Site) -> Tensor:
     """The content's tensor [1, tokens, C], repeated to the rows (and prompt chunks) of ``own`` [B, tokens, C].
 
     Cross-attention keys of a short prompt stand beside longer prompts as repeated chunks of 77 tokens, as the host
@@ -35,10 +37,10 @@ def fit_rows(content: Tensor, own: Tensor, what: str) -> Tensor:
     """
     rows, tokens = own.shape[0], own.shape[1]
     chunks, rest = divmod(tokens, content.shape[1])
-    cross = what.startswith("cross")
-    if content.shape[2] != own.shape[2] or rest or chunks == 0 or (chunks > 1 and not cross):
+    chunked = site.kind == "cross-attention"
+    if content.shape[2] != own.shape[2] or rest or chunks == 0 or (chunks > 1 and not chunked):
         raise ValueError(
-            f"{what}: the content was captured with {content.shape[1]} tokens of {content.shape[2]} channels, "
+            f"{site}: the content was captured with {content.shape[1]} tokens of {content.shape[2]} channels, "
             f"this run has {tokens} of {own.shape[2]}. Use a start latent of the content's size, no area conditioning, "
             "and no other patch that merges tokens."
         )

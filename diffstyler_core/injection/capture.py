@@ -32,12 +32,12 @@ class CaptureRequest:
         """Raises ValueError when a number of steps lies outside 0..steps or nothing at all is asked for."""
         for name in ("feature_steps", "attention_steps"):
             if not 0 <= getattr(self, name) <= steps:
-                raise ValueError(
-                    f"{name} must lie in 0..{steps} (the trajectory's steps), got {getattr(self, name)}. "
-                    f"Lower {name}, or invert with more steps."
-                )
-        if not any(self.sites_at(step) for step in range(steps)):
-            raise ValueError("nothing to capture: no layers, or 0 steps. Name layers and keep at least one step.")
+                raise ValueError(f"{name} must lie in 0..{steps} (the trajectory's steps), got {getattr(self, name)}.")
+        if not self.steps():
+            raise ValueError(
+                f"nothing to capture: no layers, or none of the {steps} steps. Name layers, and raise "
+                "feature_end_percent or attention_end_percent."
+            )
 
     def sites_at(self, step: int) -> tuple[Site, ...]:
         """The sites taken at this step, in storage order."""
@@ -106,12 +106,12 @@ class Capture(_Fields):
         if site not in taken:
             layers = format_layers(tuple(s.layer for s in taken if s.kind == site.kind)) or "none"
             return f"the plan injects the {site}, which was not captured (captured {site.kind} layers: {layers})."
-        name = "feature_steps" if feature else "attention_steps"
-        kept = getattr(self.request, name)
+        name, kept = ("feature", self.request.feature_steps) if feature else ("attention", self.request.attention_steps)
         why = "" if feature or plan.mode == "fixed" else " (adaptive attention blends up to the last step)"
         return (
-            f"step {step} injects the {site}{why}, but only the first {kept} steps were captured. "
-            f"Capture more steps, or lower the sampler's window{'' if feature else ' or use fixed attention'}."
+            f"step {step} of {plan.steps} injects the {site}{why}, but only the first {kept} steps were captured. "
+            f"Raise {name}_end_percent of Capture Features/Attention (1 keeps all steps), or lower the injection's"
+            f"{'' if feature else ', or use fixed attention'}."
         )
 
 

@@ -5,18 +5,16 @@ Windows are shares of the run, so that they mean the same for every number of st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..diffusion.shares import percent, require_share, steps_in
 from .attention import BLENDS, Blend
 from .plan import MODES, InjectionPlan, Mode
 from .sites import Kind, Site, format_layers
 
 Layers = tuple[int, ...] | None
 """Decoder layers to inject; None for all that were captured."""
-
-CUSTOM = "custom"
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,8 @@ class InjectionSettings:
     cross_attention_layers: Layers = None
 
     def __post_init__(self) -> None:
-        for name in ("feature_end", "attention_end"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and 0.0 <= value <= 1.0):
-                raise ValueError(
-                    f"{name}_percent must be a share of the run in 0..1 (0.5: its first half), got {value}."
-                )
+        require_share(self.feature_end, "feature_end_percent")
+        require_share(self.attention_end, "attention_end_percent")
         if self.mode not in MODES:
             raise ValueError(f"attention_mode must be one of {MODES}, got {self.mode!r}.")
         if self.blend not in BLENDS:
@@ -58,8 +52,8 @@ class InjectionSettings:
         }[kind]
 
     def ends(self, steps: int) -> tuple[int, int]:
-        """(feature_steps, attention_steps) of a run of S steps: the nearest whole step, halves at the even one."""
-        return round(self.feature_end * steps), round(self.attention_end * steps)
+        """(feature_steps, attention_steps) of a run of S steps."""
+        return steps_in(self.feature_end, steps), steps_in(self.attention_end, steps)
 
     def plan(self, steps: int, feature_sites: Iterable[Site], attention_sites: Iterable[Site]) -> InjectionPlan:
         """The plan of a run of S steps over the captured sites.
@@ -92,7 +86,7 @@ class InjectionSettings:
         return tuple(site for site in sites if site.layer in layers)
 
     def __str__(self) -> str:
-        windows = f"features {100 * self.feature_end:.4g} %, attention {100 * self.attention_end:.4g} %"
+        windows = f"features {percent(self.feature_end)}, attention {percent(self.attention_end)}"
         words = [f"{windows} of the run, {self.mode}, {self.blend}"]
         kinds: tuple[Kind, ...] = ("feature", "self-attention", "cross-attention")
         layers = [(kind, self.layers(kind)) for kind in kinds]
@@ -107,21 +101,3 @@ PRESETS = {
     "take more style": InjectionSettings(0.4, 0.3, "adaptive", "qk"),
 }
 """The papers' 30 and 25 of 50 steps (adaptive in 2026, fixed in 2024), and one step to either side."""
-
-
-def preset(name: str) -> InjectionSettings:
-    """The settings of a preset. Raises ValueError for a name that there is not."""
-    if name not in PRESETS:
-        raise ValueError(f"preset must be one of {[CUSTOM, *PRESETS]}, got {name!r}.")
-    return PRESETS[name]
-
-
-def in_steps(feature_steps: int, attention_steps: int, mode: Mode, blend: Blend, steps: int) -> InjectionSettings:
-    """The settings whose windows are given as numbers of the run's S steps. Raises ValueError when they exceed it."""
-    for name, value in (("feature_steps", feature_steps), ("attention_steps", attention_steps)):
-        if not 0 <= value <= steps:
-            raise ValueError(
-                f"{name} must lie in 0..{steps} (the trajectory's steps), got {value}. "
-                f"Lower {name}, or invert with more steps."
-            )
-    return InjectionSettings(feature_steps / steps, attention_steps / steps, mode, blend)

@@ -79,7 +79,7 @@ class Injector:
     def attention(self, site: Site, q: Tensor, k: Tensor) -> Mixture:
         """Blends the content's q, k (or its attention map) into every row (eq. 5)."""
         q_content, k_content = self._content[site]
-        q_content, k_content = fit_rows(q_content, q, str(site)), fit_rows(k_content, k, str(site))
+        q_content, k_content = fit_rows(q_content, q, site), fit_rows(k_content, k, site)
         return mix(q, k, q_content, k_content, self._kappa, self._blend)
 
 

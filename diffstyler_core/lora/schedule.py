@@ -5,36 +5,59 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from torch import Tensor
+
+from ..diffusion.shares import percent, require_share, steps_in
 
 Lora = Mapping[str, Tensor]
 """A LoRA as the host's LORA_MODEL socket carries it: state dict of named tensors."""
 
 
 class LoraEntry(NamedTuple):
-    """One LoRA for the steps start_at_step <= i < end_at_step (KSamplerAdvanced's convention).
+    """One LoRA from ``start`` to ``end``, both shares of the run, the end exclusive.
 
-    ramp_in, ramp_out: over how many of its first and last steps the strength rises and falls, to soften a switch.
+    ramp_in, ramp_out: over which share of the run, at the window's two ends, the strength rises and falls.
     """
 
     lora: Lora
     strength: float
-    start_at_step: int
-    end_at_step: int
+    start: float = 0.0
+    end: float = 1.0
     name: str = "LoRA"
-    ramp_in: int = 0
-    ramp_out: int = 0
+    ramp_in: float = 0.0
+    ramp_out: float = 0.0
 
-    def strength_at(self, step: int) -> float:
+    def window(self, steps: int) -> range:
+        """Its steps in a run of S steps. Where one window ends, the next can start: no step is lost or taken twice."""
+        return range(steps_in(self.start, steps), steps_in(self.end, steps))
+
+    def strength_at(self, step: int, steps: int) -> float:
         """The strength at a step of the window: k/(r+1) of it at the k-th of r ramp steps, so never 0."""
-        rising = (step - self.start_at_step + 1) / (self.ramp_in + 1)
-        falling = (self.end_at_step - step) / (self.ramp_out + 1)
+        window = self.window(steps)
+        rising = (step - window.start + 1) / (steps_in(self.ramp_in, steps) + 1)
+        falling = (window.stop - step) / (steps_in(self.ramp_out, steps) + 1)
         return self.strength * min(1.0, rising, falling)
 
+    def check(self) -> None:
+        """Raises ValueError for numbers that make no window."""
+        if not math.isfinite(self.strength):
+            raise ValueError(f"{self}: its strength must be a number, got {self.strength}.")
+        for name in ("start", "end", "ramp_in", "ramp_out"):
+            require_share(getattr(self, name), f"'{self.name}': {name}_percent")
+        if self.start >= self.end:
+            raise ValueError(f"{self}: start_percent must lie before end_percent.")
+        if self.ramp_in + self.ramp_out > self.end - self.start + 1e-9:
+            raise ValueError(
+                f"{self}: ramp_in_percent and ramp_out_percent take {percent(self.ramp_in)} and "
+                f"{percent(self.ramp_out)} of the run, and its window has {percent(self.end - self.start)}. "
+                "Shorten a ramp, or widen the window."
+            )
+
     def __str__(self) -> str:
-        return f"'{self.name}' at steps {self.start_at_step}..{self.end_at_step}"
+        return f"'{self.name}' {span(self.start, self.end)}"
 
 
 @dataclass(frozen=True)
@@ -45,50 +68,34 @@ class LoraSchedule:
 
     def __post_init__(self) -> None:
         for entry in self.entries:
-            if not math.isfinite(entry.strength):
-                raise ValueError(f"{entry}: its strength must be a number, got {entry.strength}.")
-            if not 0 <= entry.start_at_step < entry.end_at_step:
-                raise ValueError(f"{entry}: start_at_step must be 0 or more and lie before end_at_step.")
-            steps, ramps = entry.end_at_step - entry.start_at_step, entry.ramp_in + entry.ramp_out
-            if min(entry.ramp_in, entry.ramp_out) < 0:
-                raise ValueError(
-                    f"{entry}: ramp_in and ramp_out must be 0 or more, got {entry.ramp_in} and {entry.ramp_out}."
-                )
-            if ramps > steps:
-                raise ValueError(
-                    f"{entry}: ramp_in and ramp_out take {entry.ramp_in} + {entry.ramp_out} steps of the {steps} it "
-                    "has. Shorten a ramp, or widen the window."
-                )
-        ordered = sorted(self.entries, key=lambda e: e.start_at_step)
-        for a, b in zip(ordered, ordered[1:], strict=False):
-            if b.start_at_step < a.end_at_step:
+            entry.check()
+        for a, b in pairwise(self._ordered()):
+            if b.start < a.end:
                 raise ValueError(f"{a} and {b} overlap: end the first where the second starts.")
 
     @classmethod
-    def constant(cls, lora: Lora, strength: float, steps: int, name: str = "LoRA") -> LoraSchedule:
-        """One LoRA over all S steps."""
-        return cls((LoraEntry(lora, strength, 0, steps, name),))
+    def constant(cls, lora: Lora, name: str = "LoRA") -> LoraSchedule:
+        """One LoRA for the whole run."""
+        return cls((LoraEntry(lora, 1.0, name=name),))
 
-    def check(self, steps: int) -> None:
-        """Raises ValueError when an entry reaches beyond the S steps of the run."""
-        for entry in self.entries:
-            if entry.end_at_step > steps:
-                raise ValueError(f"{entry} reaches beyond the run's {steps} steps: end it at {steps} or earlier.")
+    def gaps(self) -> list[tuple[float, float]]:
+        """(start, end) of the stretches of the run in which the base model acts."""
+        ordered = self._ordered()
+        ends, starts = [0.0, *(entry.end for entry in ordered)], [*(entry.start for entry in ordered), 1.0]
+        return [(a, b) for a, b in zip(ends, starts, strict=True) if a < b]
 
-    @property
-    def end(self) -> int:
-        """The step from which no entry acts any more."""
-        return max((entry.end_at_step for entry in self.entries), default=0)
+    def at(self, step: int, steps: int) -> LoraEntry | None:
+        """The entry that acts at this step of S; None: the base model."""
+        return next((entry for entry in self.entries if step in entry.window(steps)), None)
 
-    def gaps(self) -> list[tuple[int, int]]:
-        """(start, end) of the stretches before ``end`` in which the base model acts, end exclusive."""
-        ordered = sorted(self.entries, key=lambda e: e.start_at_step)
-        starts = [0, *(entry.end_at_step for entry in ordered)]
-        return [(a, e.start_at_step) for a, e in zip(starts, ordered, strict=False) if a < e.start_at_step]
+    def idle(self, steps: int) -> tuple[LoraEntry, ...]:
+        """The entries whose windows are too narrow to hold one of S steps."""
+        return tuple(entry for entry in self.entries if not entry.window(steps))
 
-    def at(self, step: int) -> LoraEntry | None:
-        """The entry that acts at this step; None: the base model."""
-        for entry in self.entries:
-            if entry.start_at_step <= step < entry.end_at_step:
-                return entry
-        return None
+    def _ordered(self) -> list[LoraEntry]:
+        return sorted(self.entries, key=lambda entry: entry.start)
+
+
+def span(start: float, end: float) -> str:
+    """A stretch of the run in words: '0 to 60 %'."""
+    return f"{100 * start:.4g} to {percent(end)}"

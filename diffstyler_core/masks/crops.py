@@ -1,4 +1,4 @@
-"""One picture per candidate, for ranking by what it shows; and the outlines of masks."""
+"""One picture per candidate, for ranking by what it shows."""
 
 from __future__ import annotations
 
@@ -26,19 +26,6 @@ def bounds(mask: Tensor) -> tuple[int, int, int, int]:
     rows = mask.any(1).nonzero().flatten()
     columns = mask.any(0).nonzero().flatten()
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def outline(mask: Tensor, width: int = 1) -> Tensor:
-    """The pixels of a mask [H, W] bool that are at most ``width`` pixels away from what it does not cover."""
-    outside = functional.pad((~mask).float()[None], (width,) * 4, value=1.0)
-    return mask & (functional.max_pool2d(outside, 2 * width + 1, stride=1)[0] > 0)
-
-
-def label_place(mask: Tensor) -> tuple[int, int]:
-    """(x, y) of the pixel of a mask [H, W] that lies nearest to its centre of mass."""
-    places = mask.nonzero()  # [pixels, (y, x)]
-    y, x = places[(places - places.float().mean(0)).square().sum(1).argmin()].tolist()
-    return x, y
 
 
 def _square(picture: Tensor, mask: Tensor, size: int) -> Tensor:

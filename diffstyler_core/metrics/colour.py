@@ -11,24 +11,20 @@ import math
 import torch
 from torch import Tensor
 
-from .pixels import NotAvailable
+from .available import NotAvailable
 
 LEVELS = 1024
 """Quantiles at which two distributions along a direction are compared: (i + 0.5) / 1024."""
 MOST = 256 * 256
 """About how many pixels are looked at: of larger pictures every k-th row and column."""
-XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
-"""Linear sRGB to CIE XYZ (IEC 61966-2-1, white D65)."""
-WHITE = (0.95047, 1.0, 1.08883)
 
 
 def lab(picture: Tensor) -> Tensor:
     """sRGB [..., 3] in 0..1 -> CIELAB (D65) [..., 3]: L 0..100, a and b about -100..100. 1 is just noticeable."""
-    x = picture.double()
-    linear = torch.where(x <= 0.04045, x / 12.92, ((x.clamp(min=0.0) + 0.055) / 1.055) ** 2.4)
-    t = linear @ x.new_tensor(XYZ).T / x.new_tensor(WHITE)
-    f = torch.where(t > (6 / 29) ** 3, t.clamp(min=0.0) ** (1 / 3), t / (3 * (6 / 29) ** 2) + 4 / 29)
-    return torch.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], dim=-1)
+    from kornia.color import rgb_to_lab
+
+    colours = picture.double().reshape(-1, 3).T[:, None]  # [3, 1, N], as a picture one pixel high
+    return rgb_to_lab(colours)[:, 0].T.reshape(picture.shape)
 
 
 def directions() -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .pixels import NotAvailable
+from .available import NotAvailable
 
 
 def frechet_distance(features: Tensor, others: Tensor) -> float:

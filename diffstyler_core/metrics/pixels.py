@@ -13,13 +13,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .available import NotAvailable
+
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601: brightness of an RGB pixel."""
 SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
-class NotAvailable(ValueError):
-    """A figure that cannot be given. Its words say why, and are shown in the figure's place."""
+def decibels(mean_square: float, peak: float = 1.0) -> float:
+    """Peak signal-to-noise ratio of a mean squared difference, 10 log10(peak^2 / it), in dB; inf for none."""
+    return math.inf if mean_square == 0 else 10.0 * math.log10(max(peak, 1e-12) ** 2 / mean_square)
+
+
+def latent_psnr(reference: Tensor, other: Tensor) -> float:
+    """PSNR of two latents of one shape, in dB, the peak being the reference's own range.
+
+    Raises ValueError when the shapes differ.
+    """
+    if reference.shape != other.shape:
+        raise ValueError(f"PSNR needs equal shapes, got {tuple(reference.shape)} and {tuple(other.shape)}.")
+    a, b = reference.double(), other.double().to(reference.device)
+    return decibels((a - b).square().mean().item(), (a.max() - a.min()).item())
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> float:
@@ -45,8 +59,7 @@ def psnr(picture: Tensor, reference: Tensor, weight: Tensor) -> float:
 
     inf for equal pictures. Raises ValueError for shapes that differ, NotAvailable for an empty region.
     """
-    error = mean_square(picture, reference, weight)
-    return math.inf if error == 0 else -10.0 * math.log10(error)
+    return decibels(mean_square(picture, reference, weight))
 
 
 def rms(picture: Tensor, reference: Tensor, weight: Tensor) -> float:

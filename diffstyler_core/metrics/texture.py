@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .pixels import NotAvailable, inner
+from .available import NotAvailable
+from .pixels import inner
 
 SCALES = 4
 """Scales 1, 2, 4, 8: the picture, and its means over squares of that many pixels."""

@@ -1,70 +1,23 @@
-"""Style LoRA training over peft (DiffStyler 2026, eq. 3; method.md section 1)."""
+"""Style LoRA training (DiffStyler 2026, eq. 3; method.md section 1)."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from einops import reduce
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from ..diffusion.schedule import Prediction
 from ..lora.file import LowRank
+from .config import TrainConfig
+from .layers import Layers, extract
 
 log = logging.getLogger(__name__)
-
-PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
-BOUNDS: dict[str, tuple[float, float]] = {
-    "rank": (1, 1024),
-    "alpha": (0.01, 4096.0),
-    "steps": (1, 100_000),
-    "learning_rate": (1e-8, 1.0),
-    "weight_decay": (0.0, 1.0),
-    "seed": (0, 2**64 - 1),
-    "resolution": (64, 4096),
-    "batch_size": (1, 64),
-}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of one training; the defaults are the paper's.
-
-    targets: projections of attn1 and attn2 that get a LoRA. resolution: pixels. seed: noise, timesteps, first weights.
-    """
-
-    rank: int = 16
-    alpha: float = 16.0
-    steps: int = 200
-    learning_rate: float = 2e-4
-    weight_decay: float = 1e-2
-    seed: int = 0
-    resolution: int = 512
-    batch_size: int = 1
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v")
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in BOUNDS.items():
-            value = getattr(self, name)
-            if not low <= value <= high:  # false for NaN as well
-                bounds = "..".join(f"{x}" if isinstance(x, int) else f"{x:g}" for x in (low, high))
-                raise ValueError(f"{name} must lie in {bounds}, got {value!r}.")
-        unknown = [t for t in self.targets if t not in PROJECTIONS]
-        if unknown or not self.targets:
-            raise ValueError(f"targets must be some of {PROJECTIONS}, got {self.targets}.")
-
-    @property
-    def target_pattern(self) -> str:
-        """Regular expression of the module paths that get a LoRA."""
-        return r".*\.attn[12]\.(" + "|".join(t.replace(".", r"\.") for t in self.targets) + ")"
 
 
 @dataclass(frozen=True)
@@ -85,9 +38,6 @@ class Predict(Protocol):
 DrawLatents = Callable[[int, torch.Generator], Tensor]
 """(batch size, generator) -> scaled latents z_0 [B, C, H, W] on the training device."""
 
-Layers = dict[str, Any]
-"""peft's LoRA layers by module path."""
-
 OnTrainStep = Callable[[int, int, float], None]
 """Called after each step with (step from 0, number of steps, loss); may raise to stop."""
 
@@ -105,57 +55,6 @@ def diffusion_loss(
     b = (1.0 - abar[t]).sqrt().view(-1, 1, 1, 1).to(z0)
     target = a * noise - b * z0 if prediction == "v" else noise
     return reduce((predict(a * z0 + b * noise, t) - target).square(), "b c h w -> b", "mean")
-
-
-def adapt(unet: nn.Module, config: TrainConfig) -> Layers:
-    """Puts fresh peft LoRA layers (fp32, nothing else trainable) into ``unet``, which must be a private copy.
-
-    Returns them by module path. Raises ValueError when no module matches the targets.
-    """
-    import peft  # seconds to import, and pulls transformers in
-
-    settings = peft.LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        target_modules=config.target_pattern,
-        init_lora_weights="gaussian",
-        bias="none",
-    )
-    unet.requires_grad_(False)
-    if not any(name.endswith(config.targets) for name, _ in unet.named_modules() if ".attn" in name):
-        raise ValueError(f"this model has no attention projections {config.targets} to train.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        peft.inject_adapter_in_model(settings, unet)
-    layers: Layers = {name: m for name, m in unet.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
-    for layer in layers.values():
-        layer.lora_A.float()
-        layer.lora_B.float()
-    return layers
-
-
-def extract(layers: Layers) -> dict[str, LowRank]:
-    """The LoRA weights of ``adapt``'s layers, copied to the CPU."""
-
-    def weight(part: Any) -> Tensor:
-        return part["default"].weight.detach().cpu().clone()
-
-    return {name: LowRank(weight(layer.lora_A), weight(layer.lora_B)) for name, layer in layers.items()}
-
-
-@contextmanager
-def checkpointed(modules: Iterator[nn.Module], enabled: bool) -> Iterator[None]:
-    """Recomputes the modules' activations in the backward pass instead of keeping them."""
-    wrapped: list[nn.Module] = []
-    try:
-        for module in modules if enabled else ():
-            forward = module.forward
-            module.forward = partial(checkpoint, forward, use_reentrant=False)
-            wrapped.append(module)
-        yield
-    finally:
-        for module in wrapped:
-            del module.forward
 
 
 def train(

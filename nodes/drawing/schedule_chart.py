@@ -1,97 +1,80 @@
-"""Bar chart of a LoRA schedule: one bar a step, its height the strength; grey where the base model acts."""
+"""Chart of a LoRA schedule: each LoRA's strength over the run; grey where the base model acts."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...diffstyler_core.lora.schedule import LoraSchedule
-from .canvas import INK, Colour, colour_of, fit_text, font, to_image
+from ...diffstyler_core.lora.schedule import LoraEntry, LoraSchedule, span
+from .page import dark_style, new_page, one_line, render
+from .palette import FAINT, INK, colour_of
 
-PAGE: Colour = (32, 32, 36)
-FAINT: Colour = (85, 85, 92)
-BASE: Colour = (62, 62, 68)
-LETTERS = 24.0  # a node is 320 to 400 pixels wide, half of the chart's width
-WIDTH, PLOT, ROW = 720, 240, 36
-LEFT, RIGHT, TOP, AXIS, END = 72, 24, 52, 74, 12
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-
-class Frame(NamedTuple):
-    """Where steps and strengths lie on the chart, in pixels."""
-
-    steps: int
-    low: float
-    high: float
-
-    def x(self, step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * step / self.steps
-
-    def y(self, strength: float) -> float:
-        return TOP + PLOT * (self.high - strength) / (self.high - self.low)
+WIDTH, PLOT, ROW = 720, 360, 36
+LONGEST = 30
+"""Letters of a name in the legend."""
+BASE_HEIGHT = 0.03
+"""Of the base model's bar to each side of the axis, as a share of the strengths that are shown."""
 
 
-def frame_of(schedule: LoraSchedule) -> Frame:
-    """All steps of the schedule, and every strength with zero and at least one of +-1 between."""
+def outline(entry: LoraEntry) -> tuple[list[float], list[float]]:
+    """(xs, ys): corners of the entry's strength over shares of the run, as of very many steps."""
+    xs = [entry.start, entry.start + entry.ramp_in, entry.end - entry.ramp_out, entry.end]
+    return xs, [
+        0.0 if entry.ramp_in else entry.strength,
+        *[entry.strength] * 2,
+        0.0 if entry.ramp_out else entry.strength,
+    ]
+
+
+def strengths_shown(schedule: LoraSchedule) -> tuple[float, float]:
+    """Lowest and highest strength of the chart: every entry's, zero, and 1 unless all are negative."""
     strengths = [entry.strength for entry in schedule.entries]
     low, high = min(0.0, *strengths), max(0.0, *strengths)
-    if high > 0 or low == 0:
-        high = max(high, 1.0)
-    return Frame(max(1, schedule.end), low, high)
+    return low, high if low < 0 and high == 0 else max(high, 1.0)
 
 
 def draw_schedule(schedule: LoraSchedule) -> Tensor:
     """The chart as IMAGE [1, H, 720, 3]; its height grows with the number of entries."""
+    with dark_style():
+        return render(schedule_page(schedule))
+
+
+def schedule_page(schedule: LoraSchedule) -> Figure:
+    """The chart within ``dark_style``: a filled outline for each entry, in their order, then one for each gap."""
     rows = len(schedule.entries) + bool(schedule.gaps())
-    picture = Image.new("RGB", (WIDTH, TOP + PLOT + AXIS + ROW * rows + END), PAGE)
-    draw, frame = ImageDraw.Draw(picture), frame_of(schedule)
-    _draw_axes(draw, frame)
-    _draw_bars(draw, frame, schedule)
-    _draw_legend(draw, schedule)
-    return to_image(picture)
-
-
-def tick_step(steps: int) -> int:
-    """A round distance between marks, so that there are at most eleven."""
-    sizes = (size * 10**power for power in range(4) for size in (1, 2, 5))
-    return next(size for size in sizes if steps <= 10 * size)
-
-
-def _draw_axes(draw: ImageDraw.ImageDraw, frame: Frame) -> None:
-    draw.text((LEFT, TOP - 40), "strength", INK, font(LETTERS))
-    for strength in {frame.low, 0.0, frame.high}:
-        y = frame.y(strength)
-        draw.line((LEFT, y, WIDTH - RIGHT, y), INK if strength == 0 else FAINT, 2)
-        if strength == 0 or abs(y - frame.y(0)) > LETTERS:
-            draw.text((LEFT - 10, y), f"{strength:.3g}", INK, font(LETTERS), anchor="rm")
-    apart, floor = tick_step(frame.steps), TOP + PLOT
-    for step in range(0, frame.steps + 1, apart):
-        draw.line((frame.x(step), floor, frame.x(step), floor + 8), INK, 2)
-        draw.text((frame.x(step), floor + 12), str(step), INK, font(LETTERS), anchor="ma")
-    draw.text(((LEFT + WIDTH - RIGHT) / 2, floor + 40), "sampling step", INK, font(LETTERS), anchor="ma")
-
-
-def _draw_bars(draw: ImageDraw.ImageDraw, frame: Frame, schedule: LoraSchedule) -> None:
-    gap = 2.0 if frame.x(1) - frame.x(0) >= 6 else 0.0
-    for start, end in schedule.gaps():
-        draw.rectangle((frame.x(start), frame.y(0) - 12, frame.x(end) - 1 - gap, frame.y(0) + 12), BASE, FAINT, 2)
+    page = new_page(WIDTH, PLOT + ROW * rows, layout="constrained")
+    axes = page.add_subplot()
     for index, entry in enumerate(schedule.entries):
-        for step in range(entry.start_at_step, entry.end_at_step):
-            top, bottom = sorted((frame.y(entry.strength_at(step)), frame.y(0)))
-            draw.rectangle(
-                (frame.x(step), top, max(frame.x(step), frame.x(step + 1) - 1 - gap), bottom), colour_of(index)
-            )
+        xs, ys = outline(entry)
+        label = f"{span(entry.start, entry.end)}   {one_line(entry.name, LONGEST)}"
+        axes.fill_between(xs, ys, color=colour_of(index), linewidth=0, label=label)
+    _draw_gaps(axes, schedule)
+    _draw_axes(axes, schedule)
+    page.legend(loc="outside lower left", handlelength=1.0)
+    return page
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, schedule: LoraSchedule) -> None:
-    rows = [(colour_of(i), e.name, f"{e.start_at_step}..{e.end_at_step}") for i, e in enumerate(schedule.entries)]
-    if schedule.gaps():
-        rows.append((BASE, "base model", ", ".join(f"{a}..{b}" for a, b in schedule.gaps())))
-    for number, (colour, name, steps) in enumerate(rows):
-        y = TOP + PLOT + AXIS + ROW * number + ROW / 2
-        draw.rectangle((LEFT, y - 11, LEFT + 22, y + 11), colour, FAINT)
-        steps = fit_text(draw, steps, LETTERS, 260)
-        draw.text((WIDTH - RIGHT, y), steps, INK, font(LETTERS), anchor="rm")
-        room = WIDTH - RIGHT - LEFT - 36 - 20 - draw.textlength(steps, font(LETTERS))
-        draw.text((LEFT + 36, y), fit_text(draw, name, LETTERS, room), INK, font(LETTERS), anchor="lm")
+def _draw_gaps(axes: Axes, schedule: LoraSchedule) -> None:
+    low, high = strengths_shown(schedule)
+    half = BASE_HEIGHT * (high - low)
+    gaps = ", ".join(span(start, end) for start, end in schedule.gaps())
+    label = f"{gaps}   base model" if len(gaps) <= LONGEST else "base model"
+    for number, (start, end) in enumerate(schedule.gaps()):
+        words = None if number else label  # one line of the legend for all
+        axes.fill_between((start, end), -half, half, color=FAINT, linewidth=0, label=words)
+
+
+def _draw_axes(axes: Axes, schedule: LoraSchedule) -> None:
+    low, high = strengths_shown(schedule)
+    axes.set_title("strength")
+    axes.set_xlabel("percent of the run")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    axes.set_yticks(sorted({low, 0.0, high}), [f"{level:.3g}" for level in sorted({low, 0.0, high})])
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}")
+    axes.axhline(0.0, color=INK, linewidth=2)

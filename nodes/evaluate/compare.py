@@ -4,68 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...diffstyler_core.evaluation.analysis import csv_text
-from ..drawing.sheet import Sheet, draw_sheets, number, tiles_of, unavailable
+from ...diffstyler_core.evaluation.appearance import Networks, style_appearance
+from ...diffstyler_core.evaluation.measures import measure
+from ...diffstyler_core.evaluation.metric import Figure
+from ...diffstyler_core.evaluation.pairs import fitted, masks_for, matched, one_each, size_words
+from ...diffstyler_core.evaluation.regions import regions_of
+from ...diffstyler_core.evaluation.report import HEADER, describe, figures_table
+from ...diffstyler_core.metrics.available import value_or_reason
+from .. import sockets
+from ..drawing.sheet import Sheet, draw_sheets, tiles_of
 from ..host import text as host_text
-from ..host.evaluation.measures import STYLE, Look, Tools, attempt, look_at_style, measure, regions_of
-from ..host.evaluation.pairs import fitted, masks_for, matched, one_each, words
-from ..host.inputs import refusal
+from ..host.checks.pictures import unit_pictures
+from ..host.checks.refusal import refusal
+from ..host.identity import model_stamp
 from ..host.networks.clip_scores import ClipScores
-from ..host.networks.files import (
-    LPIPS,
-    default_weights,
-    require_listed,
-    weight_file,
-    weight_names,
-    weight_stamp,
-)
+from ..host.networks.files import LPIPS, default_weights, require_listed, weight_file, weight_names
 from ..host.networks.perceptual import Lpips
-from ..host.pictures import rgb_pictures
-from ..inputs.features import ANALYSIS
-
-HEADER = ("result", "metric", "better", "against", "region", "value", "not_available")
+from ..host.progress import ProgressBar, stop_if_cancelled
 
 
-def plain(images: Tensor, name: str) -> Tensor:
-    """Pictures [B, H, W, 3], checked, on the CPU, in 0..1."""
-    return rgb_pictures(images, name).to("cpu").float().clamp(0.0, 1.0)
-
-
-def table(sheets: list[Sheet]) -> str:
-    """CSV: a row for each figure; value is empty where it is not available, and the last column says why."""
-    rows = [
-        (i, f.metric.key, f.metric.better, f.against, f.region, "" if f.value is None else float(f.value), f.why)
-        for i, sheet in enumerate(sheets, 1)
-        for f in sheet.figures
-    ]
-    return csv_text(HEADER, rows)
-
-
-def describe(sheet: Sheet) -> str:
-    """A line for each metric with its regions, then what is not available and why."""
-    lines: dict[str, list[str]] = {}
-    for f in sheet.figures:
-        if f.value is not None:
-            name = f.metric.words + (f", {f.against}" if STYLE in f.against else "")
-            lines.setdefault(name, []).append(f"{f.region} {number(f.value)}")
-    text = [sheet.title, *(f"{name}: {', '.join(cells)}" for name, cells in lines.items())]
-    return "\n".join([*text, *unavailable(sheet.figures)])
-
-
-class CompareImages(io.ComfyNode):
+class CompareResult(io.ComfyNode):
     """Figures and a contact sheet of results against their content and styles."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="DiffStyler_CompareImages",
+            node_id="DiffStyler_CompareResult",
             display_name="Compare Result",
-            category=ANALYSIS,
+            category=sockets.EVALUATE,
             description="Measures how much of a content a result keeps (PSNR, SSIM, LPIPS, edges) and how near it is "
             "to a style (colours, textures, CLIP): whole, inside and outside of a mask, and by halves.",
             search_aliases=[
@@ -115,7 +84,6 @@ class CompareImages(io.ComfyNode):
                 io.String.Output("text", tooltip="The figures in words, and what is not available and why."),
                 io.String.Output("csv", tooltip=f"A table: {', '.join(HEADER)}."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -127,7 +95,7 @@ class CompareImages(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, lpips_weights: str | None = None, **_: Any) -> str:
         """A file that was added or changed gives other figures, though its name is the same."""
-        return weight_stamp(LPIPS, lpips_weights)
+        return model_stamp(LPIPS, lpips_weights)
 
     @classmethod
     def execute(
@@ -143,36 +111,46 @@ class CompareImages(io.ComfyNode):
         clip_vision: Any = None,
         clip: Any = None,
     ) -> io.NodeOutput:
-        results, styles = plain(result, "result"), [] if style is None else list(plain(style, "style"))
-        contents = one_each(plain(content, "content"), len(results), "content")
+        results, styles = unit_pictures(result, "result"), [] if style is None else list(unit_pictures(style, "style"))
+        contents = one_each(unit_pictures(content, "content"), len(results), "content")
         masks = masks_for(mask, len(results))
-        tools = Tools(
-            attempt(lambda: Lpips(weight_file(LPIPS, lpips_weights))),
-            attempt(lambda: ClipScores(clip_vision, clip, source_prompt, target_prompt)),
+        networks = Networks(
+            value_or_reason(lpips_of, lpips_weights),
+            value_or_reason(ClipScores, clip_vision, clip, source_prompt, target_prompt),
         )
-        progress, sheets = comfy.utils.ProgressBar(len(results)), []
-        for number_, (one, its_content, its_mask) in enumerate(zip(results, contents, masks, strict=True), 1):
-            title = f"result {number_} of {len(results)}" if len(results) > 1 else "result"
-            sheets.append(compare_one(title, one, its_content, its_mask, styles, tools, halves))
+        progress, sheets = ProgressBar(len(results)), []
+        for number, pictures in enumerate(zip(results, contents, masks, strict=True), 1):
+            title = f"result {number} of {len(results)}" if len(results) > 1 else "result"
+            sheets.append(compare_one(title, *pictures, styles, networks, halves))
             progress.update(1)
-        text = "\n\n".join(describe(sheet) for sheet in sheets)
-        sheet = draw_sheets(sheets)
-        return host_text.output(sheet, text, table(sheets), text=text, node=cls, picture=sheet)
+        text = "\n\n".join(describe(sheet.title, sheet.figures) for sheet in sheets)
+        drawn, table = draw_sheets(sheets), figures_table([sheet.figures for sheet in sheets])
+        return host_text.output(drawn, text, table, text=text, picture=drawn)
+
+
+def lpips_of(weights: str) -> Lpips:
+    """LPIPS over the backbone of that file. Raises NotAvailable where there is none."""
+    return Lpips(weight_file(LPIPS, weights))
 
 
 def compare_one(
-    title: str, result: Tensor, content: Tensor, mask: Tensor | None, styles: list[Tensor], tools: Tools, halves: bool
+    title: str,
+    result: Tensor,
+    content: Tensor,
+    mask: Tensor | None,
+    styles: list[Tensor],
+    networks: Networks,
+    halves: bool,
 ) -> Sheet:
     """One result's pictures [H, W, 3] and figures."""
     pair = matched(result, content)
     own_mask = fitted(mask, pair.result)
-    regions = regions_of(pair.result.shape[1], own_mask, halves)
     shorter = min(pair.result.shape[:2])
-    looks: list[Look] = [look_at_style(style, shorter, tools) for style in styles]
-    figures = []
-    for region in regions:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        figures += measure(pair.result, pair.content, looks, tools, [region])
-    notes = [words(pair.result.shape[:2]), pair.note, "" if styles else "no style is wired"]
+    seen = [style_appearance(style, shorter, networks) for style in styles]
+    figures: list[Figure] = []
+    for region in regions_of(pair.result.shape[1], own_mask, halves):
+        stop_if_cancelled()
+        figures += measure(pair.result, pair.content, seen, networks, region)
+    notes = [size_words(pair.result.shape[:2]), pair.note, "" if styles else "no style is wired"]
     title = ", ".join([title, *filter(None, notes)])
     return Sheet(title, tiles_of(pair.result, pair.content, own_mask, styles), figures)

@@ -7,33 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import comfy.utils
 from comfy_api.latest import io
 
-from ...diffstyler_core.evaluation.analysis import csv_text
-from ...diffstyler_core.metrics.pixels import NotAvailable
+from ...diffstyler_core.evaluation.appearance import Networks
+from ...diffstyler_core.evaluation.csv_table import csv_text
+from ...diffstyler_core.evaluation.set_features import KeptFeatures
+from ...diffstyler_core.evaluation.set_plan import GRAMMAR, make_plan, pictures_in
+from ...diffstyler_core.evaluation.set_run import METRICS, Evaluation, Files, Settings
+from ...diffstyler_core.evaluation.set_summary import describe, scores_of, scores_table
+from ...diffstyler_core.evaluation.set_table import PairTable, write_text
+from ...diffstyler_core.metrics.available import NotAvailable, value_or_reason
+from .. import sockets
 from ..host import text as host_text
-from ..host.evaluation.measures import Tools, attempt
-from ..host.evaluation.set_features import KeptFeatures
-from ..host.evaluation.set_files import GRAMMAR, digest, folder_of, home_of, make_plan, pictures_in, plain_parts
-from ..host.evaluation.set_run import METRICS, Evaluation, Settings
-from ..host.evaluation.set_summary import describe, scores_of, scores_table
-from ..host.evaluation.set_table import PairTable, output_file, write_text
-from ..host.inputs import refusal, require_text
-from ..host.networks.clip_scores import ClipScores, fingerprint
-from ..host.networks.files import (
-    FID,
-    LPIPS,
-    NONE,
-    default_weights,
-    require_listed,
-    weight_file,
-    weight_names,
-    weight_stamp,
-)
+from ..host.checks.refusal import refusal
+from ..host.checks.text import require_text
+from ..host.evaluation.picture_files import digest, read_picture
+from ..host.identity import file_stamp, fingerprint, model_stamp
+from ..host.networks.clip_scores import ClipScores
+from ..host.networks.files import FID, LPIPS, NONE, default_weights, require_listed, weight_file, weight_names
 from ..host.networks.inception import Inception
 from ..host.networks.perceptual import Lpips
-from ..inputs.features import ANALYSIS
+from ..host.paths import folder_name, host_folder, host_home, output_file, output_name
+from ..host.progress import ProgressBar, stop_if_cancelled
 
 FOLDERS = ("results_folder", "content_folder", "style_folder")
 LONGEST_PATH = 1000
@@ -43,11 +38,11 @@ def settings_of(size: int, lpips_weights: str, clip_vision: Any) -> Settings:
     """What the figures need. Raises ValueError for a size below 0 and for what is no CLIP."""
     if size < 0:
         raise ValueError(f"size must be 0 (pictures as they are) or more, got {size}. The field uses 512.")
-    lpips = attempt(lambda: Lpips(weight_file(LPIPS, lpips_weights)))
-    clip = attempt(lambda: ClipScores(clip_vision))
-    lpips_of = NONE if isinstance(lpips, NotAvailable) else digest(weight_file(LPIPS, lpips_weights))
-    clip_of = NONE if isinstance(clip, NotAvailable) else fingerprint(clip_vision)
-    return Settings(size, Tools(lpips, clip), f"lpips {lpips_of} clip {clip_of}")
+    weights = value_or_reason(weight_file, LPIPS, lpips_weights)
+    lpips, clip = value_or_reason(Lpips, weights), value_or_reason(ClipScores, clip_vision)
+    lpips_identity = NONE if isinstance(lpips, NotAvailable) else digest(weight_file(LPIPS, lpips_weights))
+    clip_identity = NONE if isinstance(clip, NotAvailable) else fingerprint(clip_vision.patcher)
+    return Settings(size, Networks(lpips, clip), f"lpips {lpips_identity} clip {clip_identity}")
 
 
 def features_of(fid_weights: str, folder: Path, size: int) -> KeptFeatures:
@@ -59,10 +54,9 @@ def features_of(fid_weights: str, folder: Path, size: int) -> KeptFeatures:
 def listing(name: str | None, widget: str) -> str:
     """A folder's pictures with their times and sizes; empty for no folder, which executing refuses."""
     try:
-        files = [(file, file.stat()) for file in pictures_in(folder_of(name or "", widget))[0]]
-    except (ValueError, OSError):
+        return file_stamp(pictures_in(host_folder(name or "", widget))[0])
+    except (ValueError, OSError):  # executing says what is wrong
         return ""
-    return " ".join(f"{file}:{stat.st_mtime_ns}:{stat.st_size}" for file, stat in files)
 
 
 class EvaluateSet(io.ComfyNode):
@@ -73,7 +67,7 @@ class EvaluateSet(io.ComfyNode):
         return io.Schema(
             node_id="DiffStyler_EvaluateSet",
             display_name="Evaluate Set",
-            category=ANALYSIS,
+            category=sockets.EVALUATE,
             description="Measures a folder of results against their contents and styles, as papers do: FID, ArtFID, "
             f"LPIPS, CLIP, and a table of all pairs. Results are named {GRAMMAR}. It can be interrupted and goes on.",
             search_aliases=[
@@ -131,7 +125,6 @@ class EvaluateSet(io.ComfyNode):
                 io.String.Output("scores", tooltip="The scores as a table; also in <filename_prefix>_scores.csv."),
                 io.String.Output("pairs", tooltip="All pairs' figures as a table; also in <filename_prefix>.csv."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -148,9 +141,9 @@ class EvaluateSet(io.ComfyNode):
         """What is typed in is checked before anything runs; None comes over a wire. Folders may be made by the run."""
         folders = zip(FOLDERS, (results_folder, content_folder, style_folder), strict=True)
         checks: list[Callable[[], object]] = [
-            partial(home_of, name, widget) for widget, name in folders if name is not None
+            partial(host_home, name, widget) for widget, name in folders if name is not None
         ]
-        checks += [] if filename_prefix is None else [partial(plain_parts, filename_prefix, "filename_prefix")]
+        checks += [] if filename_prefix is None else [partial(output_name, filename_prefix)]
         weights = ((LPIPS, lpips_weights), (FID, fid_weights))
         checks += [partial(require_listed, folder, name) for folder, name in weights if name is not None]
         return refusal(*checks)
@@ -158,7 +151,7 @@ class EvaluateSet(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, lpips_weights: str | None = None, fid_weights: str | None = None, **rest: Any) -> str:
         """Pictures and weights that were added or changed are other figures, though the names are the same."""
-        weights = [weight_stamp(LPIPS, lpips_weights), weight_stamp(FID, fid_weights)]
+        weights = [model_stamp(LPIPS, lpips_weights), model_stamp(FID, fid_weights)]
         return " ".join([*weights, *(listing(rest.get(widget), widget) for widget in FOLDERS)])
 
     @classmethod
@@ -176,20 +169,23 @@ class EvaluateSet(io.ComfyNode):
         names = (results_folder, content_folder, style_folder)
         for widget, text in zip((*FOLDERS, "filename_prefix"), (*names, filename_prefix), strict=True):
             require_text(text, widget, LONGEST_PATH)
-        plan = make_plan(*(folder_of(name, widget) for name, widget in zip(names, FOLDERS, strict=True)))
+        plan = make_plan(*(host_folder(name, widget) for name, widget in zip(names, FOLDERS, strict=True)))
         table = PairTable(output_file(filename_prefix, ".csv"), [metric.key for metric in METRICS])
         settings = settings_of(size, lpips_weights, clip_vision)
-        features = attempt(lambda: features_of(fid_weights, output_file(filename_prefix, "_features"), size))
-        progress, total, node_id = comfy.utils.ProgressBar(len(plan.tasks)), len(plan.tasks), host_text.id_of(cls)
+        features = value_or_reason(features_of, fid_weights, output_file(filename_prefix, "_features"), size)
+        folder = folder_name(results_folder, "results_folder")
+        evaluation = Evaluation(folder, table, settings, features, Files(digest, read_picture))
+        progress, total = ProgressBar(len(plan.tasks)), len(plan.tasks)
+        say = host_text.Counter("pair", kept=f"the pairs so far are in {table.path.name}")
 
-        def on_pair(number: int) -> None:
-            progress.update_absolute(number, total)
-            host_text.say(node_id, f"pair {number} of {total}")
+        def on_pair(done: int) -> None:
+            stop_if_cancelled()
+            progress.update_absolute(done, total)
+            say(done, total)
 
-        folder = "/".join(plain_parts(results_folder, "results_folder"))
-        done = Evaluation(folder, table, settings, features).run(plan, on_pair)
-        scores = scores_of(done, "" if isinstance(features, NotAvailable) else features.name)
-        text, scores_csv = describe(plan, done, scores), scores_table(scores)
+        result = evaluation.run(plan, on_pair)
+        scores = scores_of(result, "" if isinstance(features, NotAvailable) else features.name)
+        text, scores_csv = describe(plan, result, scores), scores_table(scores)
         write_text(output_file(filename_prefix, "_scores.csv"), scores_csv)
-        pairs = csv_text(table.columns, [[row[name] for name in table.columns] for row in done.rows])
-        return host_text.output(text, scores_csv, pairs, text=text, node=cls)
+        pairs = csv_text(table.columns, [[pair.row[name] for name in table.columns] for pair in result.pairs])
+        return host_text.output(text, scores_csv, pairs, text=text)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
 from ...diffstyler_core.diffusion.trajectory import Trajectory
-from ...diffstyler_core.evaluation.analysis import Similarity, csv_text, similarity
+from ...diffstyler_core.evaluation.csv_table import csv_text
+from ...diffstyler_core.evaluation.similarity import Similarity, similarity
 from ...diffstyler_core.lora.schedule import Lora
-from ..drawing.canvas import colour_of
-from ..drawing.plot import Line, Plot, draw_plot, linear_heights
+from .. import sockets
+from ..drawing.palette import colour_of
+from ..drawing.plot import Line, Plot, draw_plot
 from ..host import text as host_text
-from ..host.inputs import Conditioning
-from ..inputs.features import ANALYSIS, Looked, Wired, feature_inputs, look
+from ..host.checks.conditioning import Conditioning
+from ..host.sampling.features import FeatureRequest, FeaturesByModel, evaluate_features
+from ..host.types import ModelPatcher
+from ..inputs.features import feature_inputs
 
 HEADER = ("compared", "layer", "timestep", "cosine_per_pixel", "cosine_whole")
 
@@ -27,18 +29,18 @@ class Compared(NamedTuple):
     layers: dict[int, Similarity]
 
 
-def compare(looked: Looked) -> list[Compared]:
+def compare(features: FeaturesByModel) -> list[Compared]:
     """Every model but the first against the first."""
-    base, *others = looked.columns.items()
+    (_, base), *others = features.models.items()
     return [
-        Compared(name, {layer: similarity(base[1][layer], feature) for layer, feature in column.items()})
-        for name, column in others
+        Compared(name, {layer: similarity(base[layer], feature) for layer, feature in layers.items()})
+        for name, layers in others
     ]
 
 
-def require_comparison(wired: Wired) -> None:
+def require_comparison(request: FeatureRequest) -> None:
     """Raises ValueError when there is nothing to compare the base with."""
-    if wired.second_model is None and wired.lora is None:
+    if request.second_model is None and request.lora is None:
         raise ValueError(
             "second_model and lora: at least one is needed to compare the model with, got neither. "
             "Wire a LoRA from Train Style LoRA or Load LoRA Model, or the model after Load LoRA."
@@ -58,19 +60,16 @@ def describe(compared: Compared) -> str:
     return "\n".join(lines)
 
 
-def draw_similarities(compared: list[Compared], t: int) -> Tensor:
-    """IMAGE [1, H, W, 3]: similarity over layers; a line for the cosine per pixel, rings for the whole feature."""
-    values = [value for one in compared for s in one.layers.values() for value in s]
-    layers = list(compared[0].layers)
+def similarity_plot(compared: list[Compared], t: int) -> Plot:
+    """Similarity over layers: a line for the cosine per pixel, rings for the whole feature."""
     lines = []
     for index, (name, found) in enumerate(compared):
-        colour = colour_of(index)
-        pixels, whole = (tuple((layers.index(k), s[i]) for k, s in found.items()) for i in (0, 1))
-        lines.append(Line(f"{name}, per pixel", pixels, colour, f"mean {_mean(pixels):.4f}"))
-        lines.append(Line(f"{name}, as one vector", whole, colour, f"mean {_mean(whole):.4f}", joined=False))
-    marks = tuple((float(at), str(layer)) for at, layer in enumerate(layers))
-    heights = linear_heights(values, 1.0, 0.01)
-    return draw_plot(Plot(tuple(lines), marks, "decoder layer", f"cosine similarity to base, t = {t}", heights))
+        pixels = tuple((float(at), s.pixels) for at, s in enumerate(found.values()))
+        whole = tuple((float(at), s.whole) for at, s in enumerate(found.values()))
+        lines.append(Line(f"{name}, per pixel", pixels, colour_of(index), f"mean {_mean(pixels):.4f}"))
+        lines.append(Line(f"{name}, one vector", whole, colour_of(index), f"mean {_mean(whole):.4f}", joined=False))
+    marks = tuple(str(layer) for layer in compared[0].layers)
+    return Plot(tuple(lines), "decoder layer", f"cosine similarity to base, t = {t}", marks, top=1.0)
 
 
 def _mean(points: tuple[tuple[float, float], ...]) -> float:
@@ -85,7 +84,7 @@ class FeatureSimilarity(io.ComfyNode):
         return io.Schema(
             node_id="DiffStyler_FeatureSimilarity",
             display_name="Feature Similarity",
-            category=ANALYSIS,
+            category=sockets.EVALUATE,
             description="Compares the decoder features of the base model with those under a LoRA, at one timestep on "
             "the same latent: cosine similarity for each layer. 1 means that the LoRA changes nothing there.",
             search_aliases=[
@@ -102,7 +101,6 @@ class FeatureSimilarity(io.ComfyNode):
                 io.String.Output("csv", tooltip=f"A table: {', '.join(HEADER)}."),
                 io.String.Output("text", tooltip="The same in words, with the step that was taken."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -118,10 +116,10 @@ class FeatureSimilarity(io.ComfyNode):
         second_model: ModelPatcher | None = None,
         lora: Lora | None = None,
     ) -> io.NodeOutput:
-        wired = Wired(model, trajectory, source, layers, timestep, lora_strength, second_model, lora)
-        require_comparison(wired)
-        looked = look(wired)
-        compared = compare(looked)
-        text = "\n".join([*looked.words, *(describe(one) for one in compared)])
-        plot = draw_similarities(compared, looked.t)
-        return host_text.output(plot, table(compared, looked.t), text, text=text, node=cls, picture=plot)
+        request = FeatureRequest(model, trajectory, source, layers, timestep, lora_strength, second_model, lora)
+        require_comparison(request)
+        features = evaluate_features(request)
+        compared = compare(features)
+        text = "\n".join([*features.notes, *(describe(one) for one in compared)])
+        plot = draw_plot(similarity_plot(compared, features.t))
+        return host_text.output(plot, table(compared, features.t), text, text=text, picture=plot)

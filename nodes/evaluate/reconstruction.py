@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import comfy.model_management
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
 from ...diffstyler_core.diffusion.schedule import NoiseSchedule, spacing_note
-from ...diffstyler_core.diffusion.trajectory import psnr
-from ...diffstyler_core.evaluation.analysis import csv_text, distance
-from ..drawing.canvas import colour_of
-from ..drawing.plot import Line, Plot, draw_plot, log_heights
-from ..drawing.schedule_chart import tick_step
+from ...diffstyler_core.diffusion.trajectory import Trajectory
+from ...diffstyler_core.evaluation.csv_table import csv_text
+from ...diffstyler_core.evaluation.similarity import relative_distance
+from ...diffstyler_core.metrics.pixels import latent_psnr
+from .. import sockets
+from ..drawing.palette import colour_of
+from ..drawing.plot import Line, Plot, draw_plot
 from ..host import text as host_text
-from ..host.inputs import Conditioning, latent_notes, one_latent, require_conditioning
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.latents import latent_notes, one_latent
 from ..host.model import require_compatible, schedule_of
+from ..host.progress import stop_if_cancelled
 from ..host.sampling.inversion import invert_latent, reconstruct_latent
-from ..inputs.features import ANALYSIS
+from ..host.types import ModelPatcher
 
 HEADER = ("step", "timestep", "distance_plain", "distance_refined")
 
@@ -37,20 +39,26 @@ class Report(NamedTuple):
     psnr: float
 
 
+class PathDistances:
+    """Sees every latent that is sampled, and measures how far it is from the trajectory at its level."""
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        self.trajectory, self.measured = trajectory, list[float]()
+
+    def __call__(self, level: int, z: Tensor) -> Tensor:
+        self.measured.append(relative_distance(z, self.trajectory.latents[level]))
+        return z
+
+
 def reconstruct(
     model: ModelPatcher, latent: Tensor, source: Conditioning, schedule: NoiseSchedule, refinements: int
 ) -> Report:
     """Inverts and samples back. Costs S (1 + refinements) + S UNet evaluations."""
     trajectory, x_T = invert_latent(model, latent, source, schedule, refinements)
-    distances: list[float] = []
-
-    def measure(level: int, z: Tensor) -> Tensor:
-        distances.append(distance(z, trajectory.latents[level]))
-        return z
-
-    back = reconstruct_latent(model, x_T, source, schedule, measure)
+    distances = PathDistances(trajectory)
+    back = reconstruct_latent(model, x_T, source, schedule, distances)
     name = f"{refinements} refinements" if refinements > 1 else "1 refinement" if refinements else "plain"
-    return Report(name, refinements, tuple(distances), psnr(latent, back.to(latent)))
+    return Report(name, refinements, tuple(distances.measured), latent_psnr(latent, back.to(latent)))
 
 
 def evaluations(reports: list[Report]) -> int:
@@ -75,19 +83,15 @@ def describe(reports: list[Report]) -> str:
     return "\n".join([*lines, f"{evaluations(reports)} UNet evaluations ({parts})"])
 
 
-def draw_reports(reports: list[Report]) -> Tensor:
-    """IMAGE [1, H, W, 3]: distances over the steps on a logarithmic axis. Level 0, where both start, is left out."""
+def distance_plot(reports: list[Report]) -> Plot:
+    """Distances over the steps on a logarithmic axis. Level 0, where both start, is left out."""
     steps = len(reports[0].distances) - 1
     lines = tuple(
         Line(r.name, tuple(enumerate(r.distances))[1:], colour_of(i), f"PSNR {r.psnr:.1f} dB")
         for i, r in enumerate(reports)
     )
-    apart = tick_step(steps)
-    marks = [*range(0, steps - apart // 2, apart), steps]
-    heights = log_heights([d for r in reports for d in r.distances[1:]])
-    words = tuple((float(mark), str(mark)) for mark in marks)
     across = f"sampling step (0: noise, {steps}: picture)"
-    return draw_plot(Plot(lines, words, across, "distance from the inversion's path, relative", heights, log=True))
+    return Plot(lines, across, "distance from the inversion's path, relative", log=True)
 
 
 class ReconstructionReport(io.ComfyNode):
@@ -98,7 +102,7 @@ class ReconstructionReport(io.ComfyNode):
         return io.Schema(
             node_id="DiffStyler_ReconstructionReport",
             display_name="Reconstruction Report",
-            category=ANALYSIS,
+            category=sockets.EVALUATE,
             description="Inverts a content plainly and with refinement, samples both back, and shows how far each "
             "strays from the path that it was inverted along. Tells which refinement DDIM Invert needs.",
             search_aliases=["inversion", "inversion error", "ddim reconstruction", "psnr", "diffstyler"],
@@ -121,7 +125,6 @@ class ReconstructionReport(io.ComfyNode):
                 io.String.Output("csv", tooltip=f"A table: {', '.join(HEADER)}."),
                 io.String.Output("text", tooltip="PSNR of both reconstructions, and the number of UNet evaluations."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -138,7 +141,7 @@ class ReconstructionReport(io.ComfyNode):
                 f"refinement must be 1 or more, got {refinement}: the plain inversion (0) is always shown beside it."
             )
         reports = [reconstruct(model, samples, source, schedule, refinements) for refinements in (0, refinement)]
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_cancelled()
         text = "\n".join([describe(reports), *filter(None, [spacing_note(schedule)]), *latent_notes(latent)])
-        plot = draw_reports(reports)
-        return host_text.output(plot, table(reports, schedule), text, text=text, node=cls, picture=plot)
+        plot = draw_plot(distance_plot(reports))
+        return host_text.output(plot, table(reports, schedule), text, text=text, picture=plot)

@@ -1,18 +1,11 @@
-"""What the pack asks of a ComfyUI MODEL before it works with it: its UNet, its noise schedule, its identity."""
+"""What the pack asks of a ComfyUI MODEL before it works with it: its UNet, its noise schedule, its family."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import comfy.model_sampling
-import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 from ...diffstyler_core.diffusion.schedule import NoiseSchedule, Prediction, Spacing
 from ...diffstyler_core.injection.sites import Kind, UNetLayout
@@ -115,56 +108,3 @@ def require_family(model: ModelPatcher, family: str, what: str) -> None:
             f"{what} was made with another kind of model: {family}, and this model is {family_of(model)}. "
             "Wire the same checkpoint (or one of its family) into both nodes."
         )
-
-
-def identity(value: Any) -> str:
-    """SHA-256 over the content of nested containers of tensors and plain values, e.g. a CONDITIONING."""
-    digest = hashlib.sha256()
-    _feed(digest, value)
-    return digest.hexdigest()
-
-
-def _feed(digest: Any, value: Any) -> None:
-    if isinstance(value, Tensor):
-        digest.update(f"T{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, Mapping):
-        for key in sorted(value, key=str):
-            digest.update(f"K{key}".encode())
-            _feed(digest, value[key])
-    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        digest.update(f"L{len(value)}".encode())
-        for item in value:
-            _feed(digest, item)
-    elif value is None or isinstance(value, (str, int, float, bool)):
-        digest.update(json.dumps(value).encode())
-    else:
-        digest.update(type(value).__qualname__.encode())
-
-
-def fingerprint(patcher: ModelPatcher, samples: int = 256) -> str:
-    """Identity of a model's weights, patches included, from a spread of values of every tensor.
-
-    Stable across restarts; reads a few hundred kB instead of the whole checkpoint.
-    """
-    digest = hashlib.sha256()
-    for key, (weight, *patches) in sorted(patcher.get_key_patches().items()):
-        digest.update(key.encode())
-        _feed(digest, _spread(weight[0], samples))
-        for strength, patch, *rest in patches:
-            _feed(digest, [float(strength), *_numbers(getattr(patch, "weights", patch), samples), *map(str, rest[:2])])
-    return digest.hexdigest()
-
-
-def _numbers(value: Any, samples: int) -> list[Tensor | float]:
-    """What a patch is made of: its tensors in samples, and plain numbers such as a LoRA's alpha."""
-    if isinstance(value, Tensor):
-        return [_spread(value, samples)]
-    if isinstance(value, (list, tuple)):
-        return [number for item in value for number in _numbers(item, samples)]
-    return [float(value)] if isinstance(value, (int, float)) else []
-
-
-def _spread(tensor: Tensor, samples: int) -> Tensor:
-    flat = tensor.detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // samples)].float()

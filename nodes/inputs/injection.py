@@ -1,22 +1,20 @@
-"""The inputs that the Injected LoRA Sampler and the Injected LoRA Guider share.
-
-Their order is published: new ones are appended to ``added_inputs``, optional, so that saved prompts stay valid.
-"""
+"""The inputs that the Injected LoRA Sampler and the Injected LoRA Guider share."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...diffstyler_core.injection.settings import CUSTOM
+from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.styles.regions import OUTSIDES
 from .. import sockets
-from ..host.lora.adapters import NO_LORA, lora_names
+from ..host.lora.files import NO_LORA, lora_names
 from ..host.sampling.injection import FARTHEST
-from .widgets import blend_input, mode_input, preset_input, strength_input
+from .preset import Chosen, preset_input, settings_of
+from .widgets import strength_input
 
 
-def injection_inputs() -> list[io.Input]:
-    """Model, features, prompts, the injection's windows, and the one LoRA of a simple graph."""
+def run_inputs() -> list[io.Input]:
+    """Model, features and prompts; the injection's windows; guidance; the one LoRA of a simple graph."""
     return [
         io.Model.Input("model", tooltip="The base model; style LoRAs are applied inside this node."),
         sockets.Features.Input("features", tooltip="From Capture Features/Attention."),
@@ -26,6 +24,7 @@ def injection_inputs() -> list[io.Input]:
             "outside of them, used by 'regenerate'.",
         ),
         io.Conditioning.Input("negative", tooltip="The paper's authors: ugly, blurry, black, low res, unrealistic."),
+        preset_input(),
         io.Float.Input(
             "cfg",
             default=10.5,
@@ -35,22 +34,6 @@ def injection_inputs() -> list[io.Input]:
             round=0.01,
             tooltip="Guidance scale. The authors use 10.5; 1 switches guidance off and halves the work.",
         ),
-        io.Int.Input(
-            "feature_steps",
-            default=30,
-            min=0,
-            max=999,
-            tooltip="The content's features override the style run's for this many first steps.",
-        ),
-        io.Int.Input(
-            "attention_steps",
-            default=25,
-            min=0,
-            max=999,
-            tooltip="The content's attention overrides fully for this many first steps. More keeps more.",
-        ),
-        mode_input(),
-        blend_input(),
         io.Combo.Input(
             "lora_name",
             options=[NO_LORA, *lora_names()],
@@ -67,11 +50,16 @@ def injection_inputs() -> list[io.Input]:
     ]
 
 
-def added_inputs() -> list[io.Input]:
-    """Styles for regions, and what happens outside of them."""
+def region_inputs() -> list[io.Input]:
+    """Styles for regions and what happens outside of them, and an injection as a value."""
     return [
         sockets.Styles.Input(
             "styles", optional=True, tooltip="From Regional Style: a LoRA, prompt and mask per region. Instead of lora."
+        ),
+        sockets.Injection.Input(
+            "injection",
+            optional=True,
+            tooltip="From Injection Settings, instead of preset. A Style with settings of its own uses those.",
         ),
         io.Combo.Input(
             "outside",
@@ -100,16 +88,9 @@ def added_inputs() -> list[io.Input]:
             tooltip="Softens the masks' edges over this many pixels to each side.",
             advanced=True,
         ),
-        preset_input(
-            CUSTOM,
-            "Fills feature_steps, attention_steps, attention_mode and blend for the run's number of steps, and says so "
-            "on the node. custom: the values above. A changed value above is custom again.",
-            optional=True,
-        ),
-        sockets.Injection.Input(
-            "injection",
-            optional=True,
-            tooltip="From Injection Settings, instead of preset and the four values above. A Regional Style "
-            "with settings of its own uses those.",
-        ),
     ]
+
+
+def injected(preset: Chosen, injection: InjectionSettings | None) -> tuple[InjectionSettings, str]:
+    """(what is injected: as wired, else as the preset says; which of the two, in words). Raises ValueError."""
+    return settings_of(preset) if injection is None else (injection, "injection, as wired")

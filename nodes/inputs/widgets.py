@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...diffstyler_core.injection.attention import BLENDS
-from ...diffstyler_core.injection.plan import MODES
-from ...diffstyler_core.injection.settings import CUSTOM, PRESETS
 from ..host.lora.run import STRONGEST
 
 
@@ -25,28 +22,8 @@ def strength_input(name: str, tooltip: str, rare: bool = False) -> io.Float.Inpu
     )
 
 
-def preset_input(default: str, tooltip: str, optional: bool = False) -> io.Combo.Input:
-    """A choice of settings that go together."""
-    return io.Combo.Input("preset", options=[CUSTOM, *PRESETS], default=default, optional=optional, tooltip=tooltip)
-
-
-def mode_input() -> io.Combo.Input:
-    """What comes after the attention's window."""
-    return io.Combo.Input(
-        "attention_mode",
-        options=list(MODES),
-        default="adaptive",
-        tooltip="adaptive: after the attention's window the style's own attention comes in gradually (2026). "
-        "fixed: the content's attention stops there (2024).",
-    )
-
-
-def blend_input() -> io.Combo.Input:
-    """What adaptive attention blends."""
-    return io.Combo.Input(
-        "blend",
-        options=list(BLENDS),
-        default="qk",
-        tooltip="What adaptive attention blends: q and k before the softmax, or the two attention maps.",
-        advanced=True,
+def share_input(name: str, default: float, tooltip: str, rare: bool = False) -> io.Float.Input:
+    """A share of the run in 0..1, as the host's start_percent and end_percent."""
+    return io.Float.Input(
+        name, default=default, min=0.0, max=1.0, step=0.01, round=0.001, tooltip=tooltip, advanced=rare or None
     )

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import comfy.model_management
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -16,26 +15,19 @@ from ...diffstyler_core.masks.segments import COMBINES, combine, everything
 from .. import sockets
 from ..drawing.contours import draw_contours
 from ..host import text as host_text
-from ..host.inputs import refusal, require_choice, require_finite
+from ..host.checks.pictures import unit_pictures
+from ..host.checks.refusal import refusal
+from ..host.checks.text import require_choice
+from ..host.identity import file_stamp, model_stamp
 from ..host.networks.clip import NO_FOLDER, clip_folders
 from ..host.not_installed import first_installed
+from ..host.progress import stop_if_cancelled
 from ..host.segment.choosers import Chooser, box_choosers, point_choosers, text_chooser
 from ..host.segment.fastsam import SegmentFinder
-from ..host.segment.weights import weights_names, weights_path
+from ..host.segment.weights import FOLDER, weights_names, weights_path
 
 MODES = ("text", "points", "boxes", "everything")
 WHEN_NONE = ("empty mask", "error")
-
-
-def checked_pictures(image: Tensor) -> Tensor:
-    """IMAGE -> [B, H, W, 3] in 0..1. Raises ValueError for other channels and for NaN."""
-    if image.ndim != 4 or image.shape[-1] != 3 or not image.numel():
-        raise ValueError(
-            f"image: RGB pictures [B, H, W, 3] are expected, got {list(image.shape)}. "
-            "Flatten transparency first, e.g. with 'Split Image with Alpha'."
-        )
-    require_finite(image, "image")
-    return image.detach().cpu().float().clamp(0.0, 1.0)
 
 
 class FastSAMMask(io.ComfyNode):
@@ -75,7 +67,6 @@ class FastSAMMask(io.ComfyNode):
                 ),
                 io.Image.Output("preview", tooltip="The picture with the outlines and numbers of masks."),
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -102,13 +93,9 @@ class FastSAMMask(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, fastsam_name: str | None = None, clip_folder: str | None = None, **_: Any) -> str:
         """Changed files are other weights, though their names are the same."""
-        try:
-            files = [weights_path(fastsam_name)] if fastsam_name else []  # None: it comes over a wire
-        except ValueError:  # executing says what is wrong
-            files = []
         folder = clip_folders().get(clip_folder or NO_FOLDER)
-        files += [] if folder is None else sorted(folder.iterdir())
-        return " ".join(f"{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files)
+        clip = "" if folder is None else file_stamp(sorted(folder.iterdir()))
+        return " ".join(filter(None, [model_stamp(FOLDER, fastsam_name), clip]))
 
     @classmethod
     def execute(
@@ -131,7 +118,7 @@ class FastSAMMask(io.ComfyNode):
         point_input: Any = None,
         box_input: Any = None,
     ) -> io.NodeOutput:
-        pictures = checked_pictures(image)
+        pictures = unit_pictures(image, "image")
         for name, value, known in (
             ("mode", mode, MODES), ("combine", combine, COMBINES), ("when_none", when_none, WHEN_NONE)
         ):  # fmt: skip
@@ -148,7 +135,7 @@ class FastSAMMask(io.ComfyNode):
         else:
             choosers = [lambda _, segments: everything(segments, best_n)] * len(pictures)
         finder = SegmentFinder(weights, confidence, iou, image_size)
-        return as_output(*select(pictures, finder, choosers, combine, when_none), cls)
+        return as_output(*select(pictures, finder, choosers, combine, when_none))
 
 
 def select(
@@ -157,7 +144,7 @@ def select(
     """(pictures, each one's chosen masks [K, H, W], what to say). Raises ValueError for none found, if asked to."""
     chosen, lines = [], []
     for number, (picture, choose) in enumerate(zip(pictures, choosers, strict=True), 1):
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_cancelled()
         segments = finder.find(picture)
         selection = choose(picture, segments)
         line = f"picture {number}: " if len(pictures) > 1 else ""
@@ -173,12 +160,12 @@ def select(
     return pictures, chosen, "\n".join(lines)
 
 
-def as_output(pictures: Tensor, chosen: list[Tensor], text: str, node: type[io.ComfyNode]) -> io.NodeOutput:
+def as_output(pictures: Tensor, chosen: list[Tensor], text: str) -> io.NodeOutput:
     """The node's three outputs. The list is never empty: the host runs nothing on an empty one."""
     union = torch.stack([masks.any(0).float() for masks in chosen])
     separate = [mask[None] for masks in chosen for mask in masks] or [torch.zeros_like(union[:1])]
     preview = torch.stack([draw_contours(*drawn) for drawn in zip(pictures, chosen, strict=True)])
-    return host_text.output(union, separate, preview, text=text, node=node)
+    return host_text.output(union, separate, preview, text=text)
 
 
 def main_inputs() -> list[io.Input]:

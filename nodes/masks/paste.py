@@ -10,8 +10,8 @@ from ...diffstyler_core.masks.mask import fit_mask, one_mask
 from ...diffstyler_core.styles.style import Styles, regions_of
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import require_number
-from ..host.pictures import one_picture, place_of, rgb_pictures
+from ..host.checks.numbers import require_number
+from ..host.checks.pictures import one_picture, place_of, rgb_pictures
 
 FARTHEST = 512
 
@@ -104,7 +104,6 @@ class PasteContent(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output("image", tooltip="The content's size; its own pixels outside of the regions.")],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -126,4 +125,4 @@ class PasteContent(io.ComfyNode):
         keep = kept_part(styles, mask, size, grow, feather).to(content)
         image = content.repeat(len(result), 1, 1, 1)
         image[:, rows, columns] = paste(result, content[:, rows, columns], keep)
-        return host_text.output(image, text=describe(keep, content, grow, feather), node=cls)
+        return host_text.output(image, text=describe(keep, content, grow, feather))

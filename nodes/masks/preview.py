@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import torch
 from comfy_api.latest import io
-from PIL import ImageDraw
 from torch import Tensor
 
-from ...diffstyler_core.masks.mask import grow
-from ...diffstyler_core.styles.coverage import Coverage, coverage, inmost_point
+from ...diffstyler_core.masks.outlines import inmost_point, inner_line, outer_line
+from ...diffstyler_core.styles.coverage import Coverage, coverage
 from ...diffstyler_core.styles.regions import Regions, share
 from ...diffstyler_core.styles.style import Styles, masks_of
 from .. import sockets
-from ..drawing.canvas import colour_of, fit_text, font, to_image, to_picture, write_outlined
+from ..drawing.labels import Label, write_labels
+from ..drawing.palette import colour_of
 from ..host import text as host_text
-from ..host.inputs import require_number
-from ..host.pictures import one_picture
+from ..host.checks.numbers import require_number
+from ..host.checks.pictures import one_picture
 
 FARTHEST = 512
 TINT = 0.55
@@ -37,7 +37,7 @@ def describe(covered: Coverage, masks: list[Tensor | None], styles: Styles) -> s
 
 def tint(picture: Tensor, regions: Regions) -> Tensor:
     """The picture [H, W, 3] with each style's colour as strong as its share."""
-    colours = torch.tensor([colour_of(i) for i in range(len(regions.styles))]) / 255.0
+    colours = torch.tensor([colour_of(i) for i in range(len(regions.styles))])
     colour = torch.einsum("nhw,nc->hwc", regions.styles, colours)  # [H, W, 3]
     return picture * (1.0 - TINT * regions.inside[..., None]) + TINT * colour
 
@@ -45,40 +45,27 @@ def tint(picture: Tensor, regions: Regions) -> Tensor:
 def outline(picture: Tensor, masks: list[Tensor]) -> Tensor:
     """The picture with bright lines of the styles' colours, dark outside, where their masks [H, W] cross 0.5."""
     width = max(1, round(min(picture.shape[:2]) / 200))
-    insides = [(mask >= 0.5).float() for mask in masks]
+    insides = [mask >= 0.5 for mask in masks]
     for inside in insides:
-        picture = torch.where((grow(inside, width) > inside)[..., None], 0.25 * picture, picture)
+        picture = torch.where(outer_line(inside, width)[..., None], 0.25 * picture, picture)
     for index, inside in enumerate(insides):
-        line = inside > grow(inside, -width)
-        picture = torch.where(line[..., None], 0.5 + torch.tensor(colour_of(index)) / 510.0, picture)
+        bright = 0.5 + 0.5 * torch.tensor(colour_of(index))
+        picture = torch.where(inner_line(inside, width)[..., None], bright, picture)
     return picture
 
 
 def label_regions(picture: Tensor, regions: Regions, names: Sequence[str]) -> Tensor:
-    """IMAGE [1, H, W, 3]: the picture [H, W, 3] with each style's number and name in its region, none upon another."""
-    drawn = to_picture(picture)
-    draw, size = ImageDraw.Draw(drawn), max(12.0, min(drawn.size) / 10)
-    taken: list[tuple[float, float, float, float]] = []
-    for number, (region, name) in enumerate(zip(regions.styles, names, strict=True), 1):
-        at = inmost_point(region)
-        if at is None:
-            continue
-        below = fit_text(draw, name, size / 2, drawn.width / 2)
-        width, height = max(size, draw.textlength(below, font(size / 2))), 1.8 * size if below else size
-        x, y = min(max(at[0], width / 2), drawn.width - width / 2), at[1]
-        aside = size if x < drawn.width / 2 else -size
-        while any(abs(x - u) < (width + w) / 2 and abs(y - v) < max(height, h) for u, v, w, h in taken):
-            x += aside
-        taken.append((x, y, width, height))
-        write_outlined(draw, (x, y), str(number), size)
-        write_outlined(draw, (x, y + 0.9 * size), below, size / 2)
-    return to_image(drawn)
+    """The picture [H, W, 3] with each style's number and name in its region, none upon another."""
+    places = (inmost_point(region) for region in regions.styles)
+    rows = enumerate(zip(places, names, strict=True), 1)
+    labels = [Label(str(number), at, name) for number, (at, name) in rows if at is not None]
+    return write_labels(picture, labels, max(12.0, min(picture.shape[:2]) / 10), apart=True)
 
 
 def draw_regions(picture: Tensor, regions: Regions, masks: list[Tensor | None], names: Sequence[str]) -> Tensor:
     """IMAGE [1, H, W, 3] of a picture [H, W, 3]: tints by share, outlines of the masks themselves, numbers, names."""
     outlined = [part if mask is None else mask for mask, part in zip(masks, regions.styles, strict=True)]
-    return label_regions(outline(tint(picture, regions), outlined), regions, names)
+    return label_regions(outline(tint(picture, regions), outlined), regions, names)[None]
 
 
 class PreviewStyles(io.ComfyNode):
@@ -121,7 +108,6 @@ class PreviewStyles(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output("preview", tooltip="The picture with coloured regions, their numbers and names.")],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,  # it runs when nothing follows it
         )
 
@@ -137,4 +123,4 @@ class PreviewStyles(io.ComfyNode):
         regions = share(masks, *size)
         drawn = draw_regions(picture, regions, masks, [style.name for style in styles])
         text = describe(coverage(regions, masks), masks, styles)
-        return host_text.output(drawn, text=text, node=cls, picture=drawn)
+        return host_text.output(drawn, text=text, picture=drawn)

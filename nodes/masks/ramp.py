@@ -9,8 +9,8 @@ from torch import Tensor
 from ...diffstyler_core.masks.mask import PROFILES, Profile, ramp
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import require_number
-from ..host.pictures import rgb_pictures
+from ..host.checks.numbers import require_number
+from ..host.checks.pictures import rgb_pictures
 
 LARGEST = 16384
 CENTRES, SHARPNESS = (-1.0, 2.0), (0.01, 100.0)
@@ -90,7 +90,6 @@ class SpatialRampMask(io.ComfyNode):
                 io.Mask.Output("mask", tooltip="Rises along the angle."),
                 io.Mask.Output("inverted", tooltip="1 - mask, for the second of two styles."),
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its picture and words come back when its result is taken from the cache
         )
 
@@ -118,4 +117,4 @@ class SpatialRampMask(io.ComfyNode):
         text = f"{width} x {height}, {100 * covered:.1f} % covered"
         apart = -(-max(width, height) // SHOWN)
         picture = mask[:, ::apart, ::apart, None].expand(-1, -1, -1, 3)
-        return host_text.output(mask, 1.0 - mask, text=text, node=cls, picture=picture)
+        return host_text.output(mask, 1.0 - mask, text=text, picture=picture)

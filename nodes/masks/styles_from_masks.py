@@ -15,7 +15,9 @@ from ...diffstyler_core.styles.style import Style, Styles, add_style
 from ...diffstyler_core.styles.words import describe
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, one_line, require_number, require_text
+from ..host.checks.conditioning import Conditioning
+from ..host.checks.numbers import require_number
+from ..host.checks.text import one_line, require_text
 from ..host.lora.run import STRONGEST
 from ..inputs.widgets import strength_input
 
@@ -131,4 +133,4 @@ class StylesFromMasks(io.ComfyNode):
         chain = only([()] if previous is None else previous, "previous")
         styles = chained(chain, assigned(found, given, only(assign, "assign")))
         text = "\n".join(filter(None, [describe(styles), unused(len(given), len(found))]))
-        return host_text.output(styles, text=text, node=cls)
+        return host_text.output(styles, text=text)

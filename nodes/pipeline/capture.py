@@ -2,122 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import shutil
-import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import comfy.memory_management
-import comfy.model_management
-import folder_paths
-import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
-from ...diffstyler_core.diffusion.ddim import Denoiser, OnStep
+from ...diffstyler_core.diffusion.shares import steps_in
 from ...diffstyler_core.diffusion.trajectory import Trajectory
-from ...diffstyler_core.injection.capture import (
-    STORAGES,
-    Capture,
-    CaptureRequest,
-    ContentRun,
-    DiskStore,
-    MemoryStore,
-    Storage,
-    flatten,
-)
-from ...diffstyler_core.injection.keeper import Keeper, require_finite
-from ...diffstyler_core.injection.sites import Site, format_layers, parse_layers
-from ...diffstyler_core.injection.size import fitting
-from ...diffstyler_core.injection.taps import Recorder, SiteTensors
+from ...diffstyler_core.injection.capture import Capture, CaptureRequest, ContentRun
+from ...diffstyler_core.injection.keeper import Keeper
+from ...diffstyler_core.injection.sites import Site, format_layers
+from ...diffstyler_core.injection.store import STORAGES, Storage
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, require_conditioning, require_number
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.numbers import require_number
+from ..host.identity import identity
 from ..host.lora.run import STRONGEST, LoraRun
-from ..host.model import identity, layout_of, require_compatible, require_family
-from ..host.sampling.forward import Acting
-from ..host.sampling.runs import SourceGuider, denoise_content, run_guider, to_exploding
-from ..inputs.widgets import strength_input
-
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-Keep = Callable[[Iterator[SiteTensors]], MemoryStore | DiskStore]
-
-
-def request_for(
-    model: ModelPatcher,
-    feature: str,
-    self_attention: str,
-    cross_attention: str,
-    feature_steps: int,
-    attention_steps: int,
-) -> CaptureRequest:
-    """The request that the layer lists and numbers of steps stand for, checked against this UNet."""
-    layout = layout_of(model)
-    return CaptureRequest(
-        layout.sites("feature", parse_layers(feature, "feature_layers")),
-        layout.sites("self-attention", parse_layers(self_attention, "self_attention_layers"))
-        + layout.sites("cross-attention", parse_layers(cross_attention, "cross_attention_layers")),
-        feature_steps,
-        attention_steps,
-    )
-
-
-def capture_run(
-    model: ModelPatcher,
-    trajectory: Trajectory,
-    conditioning: Conditioning,
-    lora: LoraRun,
-    request: CaptureRequest,
-    keeper: Keeper,
-    keep: Keep,
-) -> MemoryStore | DiskStore:
-    """One UNet evaluation per step that has anything to take: the content at (z_t, t), as its own run sees it.
-
-    keeper: how a tensor is kept. keep: where the steps are. Raises ValueError when the UNet gives NaN or Inf, and
-    when the steps do not fit where they are kept.
-    """
-    guider = SourceGuider(model)
-    guider.set_source(conditioning)
-    schedule, kept = trajectory.schedule, []
-
-    def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
-        def steps() -> Iterator[SiteTensors]:
-            for step in range(request.steps()):
-                sites = request.sites_at(step)
-                recorder = Recorder(frozenset(sites), keeper)
-                guider.acting = Acting(lora.at(step), recorder)
-                x0 = denoise_content(denoise, trajectory, step, x)
-                require_finite(step, recorder.taken)
-                yield flatten(recorder.taken, sites)
-                on_step(step, request.steps(), x0)
-
-        kept.append(keep(steps()))
-        return x
-
-    run_guider(guider, to_exploding(trajectory.noise, schedule), run, schedule, request.steps())
-    return kept[0]
-
-
-def keep_in(storage: Storage, request: CaptureRequest) -> Keep:
-    """Where captured steps go, if they fit. Files go below the host's temp directory."""
-    sites = [request.sites_at(step) for step in range(request.steps())]
-    if storage == "memory":
-        return lambda steps: MemoryStore(fitting(steps, sites, "memory", room_in_memory))
-    folder = Path(folder_paths.get_temp_directory()) / "diffstyler" / uuid.uuid4().hex
-    return lambda steps: DiskStore(folder, fitting(steps, sites, "disk", lambda _: shutil.disk_usage(folder).free))
-
-
-def room_in_memory(wanted: int) -> float:
-    """Bytes of RAM that a capture may still take; a tenth of what is free is left to everything else.
-
-    The host lets go of cached results that this prompt does not use, where fewer than ``wanted`` bytes are free.
-    """
-    comfy.memory_management.extra_ram_release(math.ceil(wanted / 0.9))
-    return 0.9 * comfy.model_management.get_free_memory(torch.device("cpu"))
+from ..host.model import require_compatible, require_family
+from ..host.precision import PRECISIONS
+from ..host.progress import stop_if_cancelled
+from ..host.sampling.capture import captured, keep_in, request_for
+from ..host.types import ModelPatcher
+from ..inputs.layers import readable_layers
+from ..inputs.widgets import share_input, strength_input
 
 
 def kept_as(keeper: Keeper, precision: str) -> str:
@@ -177,20 +83,19 @@ class CaptureFeatures(io.ComfyNode):
                     tooltip="Layers to take cross-attention q, k from. The 2024 paper injects them too (4-11).",
                     advanced=True,
                 ),
-                io.Int.Input(
-                    "feature_steps",
-                    default=30,
-                    min=0,
-                    max=999,
-                    tooltip="Keep features for this many first steps. The sampler's feature window cannot be longer.",
+                share_input(
+                    "feature_end_percent",
+                    1.0,
+                    "Keeps features up to this share of the run. 1 keeps all that a sampler may ask for; less takes "
+                    "less room, and windows cannot be longer.",
+                    rare=True,
                 ),
-                io.Int.Input(
-                    "attention_steps",
-                    default=50,
-                    min=0,
-                    max=999,
-                    tooltip="Keep attention for this many first steps. Adaptive attention needs all steps of the "
-                    "trajectory; fixed attention only its window.",
+                share_input(
+                    "attention_end_percent",
+                    1.0,
+                    "Keeps attention up to this share of the run. Adaptive attention needs 1; fixed attention only "
+                    "its window.",
+                    rare=True,
                 ),
                 io.Combo.Input(
                     "storage",
@@ -216,8 +121,21 @@ class CaptureFeatures(io.ComfyNode):
                 ),
             ],
             outputs=[sockets.Features.Output("features", tooltip="For the Injected LoRA Sampler.")],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        feature_layers: str | None = "",
+        self_attention_layers: str | None = "",
+        cross_attention_layers: str | None = "",
+    ) -> bool | str:
+        """Lists that cannot be read are refused before anything is run."""
+        return readable_layers(
+            feature_layers=feature_layers,
+            self_attention_layers=self_attention_layers,
+            cross_attention_layers=cross_attention_layers,
         )
 
     @classmethod
@@ -229,8 +147,8 @@ class CaptureFeatures(io.ComfyNode):
         feature_layers: str,
         self_attention_layers: str,
         cross_attention_layers: str,
-        feature_steps: int,
-        attention_steps: int,
+        feature_end_percent: float,
+        attention_end_percent: float,
         storage: Storage,
         precision: str,
         lora_strength: float = 1.0,
@@ -238,10 +156,11 @@ class CaptureFeatures(io.ComfyNode):
     ) -> io.NodeOutput:
         require_compatible(model)
         require_family(model, trajectory.family, "trajectory")
-        request = request_for(
-            model, feature_layers, self_attention_layers, cross_attention_layers, feature_steps, attention_steps
-        )
         steps = trajectory.schedule.steps
+        require_number(feature_end_percent, "feature_end_percent", 0.0, 1.0)
+        require_number(attention_end_percent, "attention_end_percent", 0.0, 1.0)
+        ends = steps_in(feature_end_percent, steps), steps_in(attention_end_percent, steps)
+        request = request_for(model, feature_layers, self_attention_layers, cross_attention_layers, *ends)
         request.check(steps)
         require_conditioning(source, model, "source", one=True)
         require_number(lora_strength, "lora_strength", -STRONGEST, STRONGEST)
@@ -252,7 +171,7 @@ class CaptureFeatures(io.ComfyNode):
             size = "nothing stored: recomputed while sampling, one more UNet row a step"
         else:
             keeper = Keeper(PRECISIONS[precision])
-            store = capture_run(model, trajectory, source, run, request, keeper, keep_in(storage, request))
+            store = captured(model, trajectory, source, run, request, keeper, keep_in(storage, request))
             kept = f"{store.nbytes / 1e6:.1f} MB in {storage} ({kept_as(keeper, precision)})"
             size = f"{kept}, {request.steps()} UNet evaluations"
         lines = [*describe(request, steps), size, *run.notes]
@@ -260,6 +179,6 @@ class CaptureFeatures(io.ComfyNode):
             lines.append("of the base model: the LoRA's strength is 0" if run.bare else "of the UNet with the LoRA")
         if identity(source) != trajectory.source:
             lines.append("note: another prompt than the inversion's")
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_cancelled()
         capture = Capture(trajectory, request, ContentRun(source, lora, lora_strength, repeated), store)
-        return host_text.output(capture, text="\n".join(lines), node=cls)
+        return host_text.output(capture, text="\n".join(lines))

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ...diffstyler_core.injection.attention import Blend
 from ...diffstyler_core.injection.capture import Capture
-from ...diffstyler_core.injection.plan import Mode
-from ...diffstyler_core.injection.settings import CUSTOM, InjectionSettings
+from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ...diffstyler_core.styles.regions import Outside
 from ...diffstyler_core.styles.style import Styles
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning
-from ..host.lora.adapters import NO_LORA
-from ..host.lora.run import file_fingerprint
+from ..host.checks.conditioning import Conditioning
+from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.guider import InjectedGuider
-from ..host.sampling.injection import Base, prepare, require_prompts
+from ..host.sampling.injection import Base, prepare, require_run
 from ..host.sampling.runs import sigmas_of
-from ..inputs.injection import added_inputs, injection_inputs
+from ..host.types import ModelPatcher
+from ..inputs.injection import injected, region_inputs, run_inputs
+from ..inputs.preset import Chosen
 
 
 class InjectedLoRAGuider(io.ComfyNode):
@@ -42,12 +40,11 @@ class InjectedLoRAGuider(io.ComfyNode):
                 "regional style",
                 "diffstyler",
             ],
-            inputs=[*injection_inputs(), *added_inputs()],
+            inputs=[*run_inputs(), *region_inputs()],
             outputs=[
                 io.Guider.Output("guider", tooltip="For SamplerCustomAdvanced."),
                 io.Sigmas.Output("sigmas", tooltip="The noise levels of the content's trajectory."),
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -64,10 +61,6 @@ class InjectedLoRAGuider(io.ComfyNode):
         positive: Conditioning,
         negative: Conditioning,
         cfg: float,
-        feature_steps: int,
-        attention_steps: int,
-        attention_mode: Mode,
-        blend: Blend,
         lora_name: str,
         lora_strength: float,
         lora: Lora | LoraSchedule | None = None,
@@ -75,14 +68,14 @@ class InjectedLoRAGuider(io.ComfyNode):
         outside: Outside = "content",
         mask_grow: int = 0,
         mask_feather: int = 0,
-        preset: str = CUSTOM,
+        preset: Chosen = None,
         injection: InjectionSettings | None = None,
     ) -> io.NodeOutput:
-        base = Base.of(model, features, injection, preset, feature_steps, attention_steps, attention_mode, blend)
-        require_prompts(base, positive, negative, cfg)
+        base = Base(model, features, *injected(preset, injection))
+        require_run(base, positive, negative, cfg)
         prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
-        guider = InjectedGuider(model, features.trajectory, prepared.branches, prepared.inside)
+        guider = InjectedGuider(model, features.trajectory, prepared.composition)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
         sigmas = sigmas_of(features.trajectory.schedule)
-        return host_text.output(guider, sigmas, text="\n".join(prepared.words), node=cls)
+        return host_text.output(guider, sigmas, text="\n".join(prepared.words))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ...diffstyler_core.diffusion.schedule import SPACINGS, Spacing, spacing_note
-from ...diffstyler_core.diffusion.trajectory import psnr
+from ...diffstyler_core.metrics.pixels import latent_psnr
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, latent_notes, one_latent, require_conditioning
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.latents import latent_notes, one_latent
 from ..host.model import require_compatible, schedule_of
 from ..host.sampling.inversion import invert_latent, reconstruct_latent
+from ..host.types import ExecutionBlocker, ModelPatcher
 
 NOT_RECONSTRUCTED = "DDIM Invert: the reconstruction output is used, but reconstruct is off. Switch it on."
 
@@ -80,7 +80,6 @@ class DDIMInvert(io.ComfyNode):
                     tooltip="The content sampled back. Needs reconstruct; off, what follows is not run.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -104,13 +103,13 @@ class DDIMInvert(io.ComfyNode):
         lines = [f"{schedule.steps} steps, {evaluations} UNet evaluations, {trajectory.megabytes:.1f} MB"]
         if reconstruct:
             back = reconstruct_latent(model, x_T, source, schedule)
-            lines.append(f"reconstruction {psnr(samples, back.to(samples)):.1f} dB PSNR in latent space")
+            lines.append(f"reconstruction {latent_psnr(samples, back.to(samples)):.1f} dB PSNR in latent space")
             reconstruction: Any = as_latent(back)
         else:
             lines.append("reconstruction not measured (reconstruct is off)")
             reconstruction = ExecutionBlocker(NOT_RECONSTRUCTED)
         lines += [*filter(None, [spacing_note(schedule)]), *latent_notes(latent)]
-        return host_text.output(trajectory, as_latent(x_T), reconstruction, text="\n".join(lines), node=cls)
+        return host_text.output(trajectory, as_latent(x_T), reconstruction, text="\n".join(lines))
 
 
 def as_latent(samples: Tensor) -> dict[str, Tensor]:

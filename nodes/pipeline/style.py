@@ -12,7 +12,9 @@ from ...diffstyler_core.styles.style import Style, Styles, add_style
 from ...diffstyler_core.styles.words import describe
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, one_line, require_number, require_text
+from ..host.checks.conditioning import Conditioning
+from ..host.checks.numbers import require_number
+from ..host.checks.text import one_line, require_text
 from ..host.lora.run import STRONGEST
 from ..inputs.widgets import strength_input
 
@@ -23,7 +25,7 @@ class StyleNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="DiffStyler_Style",
+            node_id="DiffStyler_RegionalStyle",
             display_name="Regional Style",
             category=sockets.CATEGORY,
             description="A style LoRA with its prompt, for the masked part of the picture. Chain several for several "
@@ -80,7 +82,6 @@ class StyleNode(io.ComfyNode):
             outputs=[
                 sockets.Styles.Output("styles", tooltip="For the Injected LoRA Sampler, or the next Regional Style.")
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -100,4 +101,4 @@ class StyleNode(io.ComfyNode):
         style = Style(lora, positive, strength, mask, features, injection, called)
         require_number(strength, f"strength of {style.label(len(previous) + 1)}", -STRONGEST, STRONGEST)
         styles = add_style(previous, style)
-        return host_text.output(styles, text=describe(styles), node=cls)
+        return host_text.output(styles, text=describe(styles))

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...diffstyler_core.lora.schedule import Lora, LoraEntry, LoraSchedule
+from ...diffstyler_core.lora.schedule import Lora, LoraEntry, LoraSchedule, span
 from .. import sockets
 from ..drawing.schedule_chart import draw_schedule
 from ..host import text as host_text
-from ..host.inputs import require_number, require_text
+from ..host.checks.numbers import require_number
+from ..host.checks.text import require_text
+from ..host.lora.run import STRONGEST
+from ..inputs.widgets import share_input, strength_input
 
 NOTHING = LoraSchedule(())
-STRONGEST, LAST_STEP = 4.0, 999
 
 
 def describe(schedule: LoraSchedule) -> str:
-    """One line: who acts from which step to which (end exclusive), and where the base model does."""
-    turns = [(entry.start_at_step, str(entry)) for entry in schedule.entries]
-    turns += [(start, f"base model at steps {start}..{end}") for start, end in schedule.gaps()]
-    return ", ".join(words for _, words in sorted(turns)) + f"; for runs of {schedule.end} steps or more"
+    """One line: who acts from which share of the run to which, and where the base model does."""
+    turns = [(entry.start, str(entry)) for entry in schedule.entries]
+    turns += [(start, f"base model {span(start, end)}") for start, end in schedule.gaps()]
+    return ", ".join(words for _, words in sorted(turns)) + " of the run"
 
 
-def ramp_input(name: str, end: str, change: str) -> io.Int.Input:
-    """The widget of ramp_in and ramp_out."""
-    return io.Int.Input(
-        name,
-        default=0,
-        min=0,
-        max=LAST_STEP,
-        advanced=True,
-        tooltip=f"The strength {change} over this many of its {end} steps, to soften the switch; 0: at once.",
-    )
+def entry_of(
+    lora: Lora, strength: float, start: float, end: float, ramp_in: float, ramp_out: float, name: str
+) -> LoraEntry:
+    """One turn. Raises ValueError for numbers that make no window."""
+    require_number(strength, "strength", -STRONGEST, STRONGEST)
+    entry = LoraEntry(lora, strength, start, end, name, ramp_in, ramp_out)
+    entry.check()
+    return entry
 
 
 class LoraSwitch(io.ComfyNode):
@@ -42,8 +42,8 @@ class LoraSwitch(io.ComfyNode):
             node_id="DiffStyler_LoraSwitch",
             display_name="LoRA Switch Schedule",
             category=sockets.CATEGORY,
-            description="Gives a style LoRA its turn among the sampling steps. Chain several: early steps set the "
-            "global look, late ones local detail. Steps without a LoRA use the base model.",
+            description="Gives a style LoRA its turn in the sampling run. Chain several: the early part sets the "
+            "global look, the late one local detail. Where no LoRA has its turn, the base model acts.",
             search_aliases=[
                 "lora schedule",
                 "lora switch",
@@ -58,32 +58,26 @@ class LoraSwitch(io.ComfyNode):
             ],
             inputs=[
                 sockets.LoraModel.Input("lora", tooltip="From Train Style LoRA or Load LoRA Model."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-STRONGEST,
-                    max=STRONGEST,
-                    step=0.05,
-                    round=0.001,
-                    tooltip="Strength of this LoRA during its turn.",
+                strength_input("strength", "Strength of this LoRA during its turn."),
+                share_input("start_percent", 0.0, "Where its turn begins, as a share of the run; 0 is pure noise."),
+                share_input(
+                    "end_percent",
+                    0.6,
+                    "Where its turn ends: the next LoRA can start here. 1 is the end of the run.",
                 ),
-                io.Int.Input(
-                    "start_at_step",
-                    default=0,
-                    min=0,
-                    max=LAST_STEP - 1,
-                    tooltip="Its first step; 0 is the noisiest. As in KSampler (Advanced).",
+                share_input(
+                    "ramp_in_percent",
+                    0.0,
+                    "The strength rises over this share of the run at the turn's beginning, to soften the switch; 0: "
+                    "at once.",
+                    rare=True,
                 ),
-                io.Int.Input(
-                    "end_at_step",
-                    default=30,
-                    min=1,
-                    max=LAST_STEP,
-                    tooltip="The first step that is not its own any more: the next LoRA can start here. At most the "
-                    "run's number of steps.",
+                share_input(
+                    "ramp_out_percent",
+                    0.0,
+                    "The strength falls over this share of the run at the turn's end; 0: at once.",
+                    rare=True,
                 ),
-                ramp_input("ramp_in", "first", "rises"),
-                ramp_input("ramp_out", "last", "falls"),
                 io.String.Input(
                     "name",
                     default="",
@@ -97,25 +91,33 @@ class LoraSwitch(io.ComfyNode):
                     tooltip="For Regional Style, the Injected LoRA Sampler, or the next LoRA Switch Schedule.",
                 )
             ],
-            hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,  # its chart and words come back when its result is taken from the cache
         )
+
+    @classmethod
+    def validate_inputs(cls, start_percent: float | None = 0.0, end_percent: float | None = 1.0) -> bool | str:
+        """A turn that ends before it starts is refused before anything is run. None stands for a wire."""
+        if start_percent is None or end_percent is None:
+            return True
+        try:
+            LoraEntry({}, 1.0, start_percent, end_percent, "this LoRA").check()
+        except ValueError as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(
         cls,
         lora: Lora,
         strength: float,
-        start_at_step: int,
-        end_at_step: int,
-        ramp_in: int,
-        ramp_out: int,
+        start_percent: float,
+        end_percent: float,
+        ramp_in_percent: float,
+        ramp_out_percent: float,
         name: str,
         previous: LoraSchedule = NOTHING,
     ) -> io.NodeOutput:
         name = require_text(name, "name").strip() or f"LoRA {len(previous.entries) + 1}"
-        require_number(end_at_step, "end_at_step", 1, LAST_STEP)
-        entry = LoraEntry(lora, strength, start_at_step, end_at_step, name, ramp_in, ramp_out)
+        entry = entry_of(lora, strength, start_percent, end_percent, ramp_in_percent, ramp_out_percent, name)
         schedule = LoraSchedule((*previous.entries, entry))
-        require_number(strength, "strength", -STRONGEST, STRONGEST)
-        return host_text.output(schedule, text=describe(schedule), node=cls, picture=draw_schedule(schedule))
+        return host_text.output(schedule, text=describe(schedule), picture=draw_schedule(schedule))

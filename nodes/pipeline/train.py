@@ -6,21 +6,27 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from comfy.model_patcher import ModelPatcher
-from comfy.sd import VAE
 from comfy_api.latest import io
 from torch import Tensor
 
 from ...diffstyler_core.lora.file import kohya_metadata, kohya_state
-from ...diffstyler_core.training.train import TrainConfig, TrainResult
+from ...diffstyler_core.training.config import TrainConfig
+from ...diffstyler_core.training.train import TrainResult
 from .. import sockets
 from ..host import text as host_text
-from ..host.inputs import Conditioning, refusal, require_conditioning, style_pictures
-from ..host.model import abar_of, family_of, fingerprint, identity, prediction_of
+from ..host.checks.conditioning import Conditioning, require_conditioning
+from ..host.checks.pictures import style_pictures
+from ..host.checks.refusal import refusal
+from ..host.identity import fingerprint, identity
+from ..host.model import abar_of, family_of, prediction_of
+from ..host.precision import training_dtype
+from ..host.training.latents import prepare_pictures
 from ..host.training.picture_name import TOKEN, resolved
+from ..host.training.private_copy import module_names, require_plain_unet
 from ..host.training.run import Progress, train_lora
-from ..host.training.store import Found, LoraStore, Saved, rescued_names, safe_prefix
-from ..host.training.unet_copy import duration, module_names, prepare_pictures, require_plain_unet, training_dtype
+from ..host.training.store import Found, LoraStore, rescued_names, safe_prefix
+from ..host.training.writing import Saved
+from ..host.types import VAE, ModelPatcher
 
 TARGETS = {"q, k, v": ("to_q", "to_k", "to_v"), "q, k, v, out": ("to_q", "to_k", "to_v", "to_out.0")}
 
@@ -227,7 +233,7 @@ class TrainStyleLoRA(io.ComfyNode):
             if found is not None:
                 return cls._found(store, found, again)
             store.check_writable(estimated_size(model, config))
-        progress = Progress(host_text.id_of(cls), config.steps, preview_every)
+        progress = Progress(config.steps, preview_every)
         started = time.monotonic()
         result, words = train_lora(model, vae, pictures, prompt, config, dtype, progress)
         state = kohya_state(result.lora, module_names(model), config.alpha)
@@ -246,16 +252,16 @@ class TrainStyleLoRA(io.ComfyNode):
             raise ValueError(broke_off(store, state, metadata, result, config, save))
         saved = store.save(state, metadata) if save else Saved("", "not saved (save is off)")
         trained = (
-            f"trained {config.steps} steps in {duration(time.monotonic() - started)}, "
+            f"trained {config.steps} steps in {host_text.duration(time.monotonic() - started)}, "
             f"loss {mean_of_last(result.losses):.4f} (mean of the last steps)"
         )
         text = "\n".join(filter(None, [trained, words, again, saved.words]))
-        return host_text.output(state, {"loss": result.losses}, saved.name, text=text, node=cls)
+        return host_text.output(state, {"loss": result.losses}, saved.name, text=text)
 
     @classmethod
     def _named(cls, prefix: str) -> str:
         prompt = None if cls.hidden is None else cls.hidden.prompt
-        return resolved(prefix, prompt, host_text.id_of(cls), "style_image")
+        return resolved(prefix, prompt, None if cls.hidden is None else cls.hidden.unique_id, "style_image")
 
     @classmethod
     def _found(cls, store: LoraStore, found: Found, again: str) -> io.NodeOutput:
@@ -265,7 +271,7 @@ class TrainStyleLoRA(io.ComfyNode):
             settings = {key: value for key, value in found.record.items() if key != "losses"}
             name, words = store.save(found.state, kohya_metadata(settings, losses))
             text = "\n".join(filter(None, ["unchanged request: nothing trained", again, words]))
-        return host_text.output(found.state, {"loss": losses}, name, text=text, node=cls)
+        return host_text.output(found.state, {"loss": losses}, name, text=text)
 
 
 def broke_off(

@@ -54,3 +54,12 @@ def page(frontend):
     frontend.complaints.clear()
     yield frontend
     assert [text for text in frontend.complaints if not any(part in text for part in HARMLESS)] == []
+
+
+@pytest.fixture(params=["classic", "vue"])
+def rendering(request, page):
+    """Each of the frontend's two ways to draw nodes."""
+    page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", request.param == "vue")
+    page.wait_for_function("on => LiteGraph.vueNodesMode === on", arg=request.param == "vue")
+    yield request.param
+    page.evaluate("() => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")

@@ -20,18 +20,23 @@ ADVANCED = {
         "precision",
     },
     "DiffStyler_DDIMInvert": {"spacing"},
-    "DiffStyler_Capture": {"cross_attention_layers", "precision", "lora_strength"},
+    "DiffStyler_Capture": {
+        "cross_attention_layers",
+        "feature_end_percent",
+        "attention_end_percent",
+        "precision",
+        "lora_strength",
+    },
     "DiffStyler_InjectionSettings": {
-        "blend",
         "feature_layers",
         "self_attention_layers",
         "cross_attention_layers",
     },
-    "DiffStyler_LoraSwitch": {"ramp_in", "ramp_out"},
+    "DiffStyler_LoraSwitch": {"ramp_in_percent", "ramp_out_percent"},
     "DiffStyler_PreviewStyles": {"mask_grow", "mask_feather"},
     "DiffStyler_FastSAMMask": {"clip_folder", "iou", "image_size"},
-    "DiffStyler_InjectedSampler": {"blend", "mask_grow", "mask_feather"},
-    "DiffStyler_InjectedGuider": {"blend", "mask_grow", "mask_feather"},
+    "DiffStyler_InjectedSampler": {"mask_grow", "mask_feather"},
+    "DiffStyler_InjectedGuider": {"mask_grow", "mask_feather"},
 }
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 HELP = sorted((Path(__file__).parents[2] / "web" / "docs").glob("*.md"))
@@ -86,46 +91,40 @@ def test_every_node_has_its_help_page_and_no_page_lacks_its_node(server, ours):
         assert len(file.read_text(encoding="utf-8")) > 200
 
 
-CHOOSE = """async ([workflow, type]) => {
+PRESET = """async workflow => {
     await app.loadGraphData(workflow);
-    const node = app.graph.nodes.find(node => node.type === type);
-    const widget = name => node.widgets.find(widget => widget.name === name);
-    const values = () => ['feature_steps', 'attention_steps', 'attention_mode', 'blend'].map(n => widget(n).value);
-    const set = (name, value) => { widget(name).value = value; widget(name).callback(value); };
-    app.graph.nodes.find(node => node.type === 'DiffStyler_DDIMInvert').widgets[0].value = 20;
+    const sampler = () => app.graph.nodes.find(node => node.type === 'DiffStyler_InjectedSampler');
+    const widget = name => sampler().widgets.find(widget => widget.name === name);
+    const windows = () =>
+        sampler().widgets.filter(w => w.name.startsWith('preset.')).map(w => [w.name, w.value]);
+    const queued = async () => {
+        const {output} = await app.graphToPrompt();
+        const inputs = Object.values(output).find(node => node.class_type === 'DiffStyler_InjectedSampler').inputs;
+        return Object.fromEntries(Object.entries(inputs).filter(([name]) => name.startsWith('preset')));
+    };
+    const set = (name, value) => { widget(name).value = value; widget(name).callback?.(value); };
+    const first = [sampler().widgets[0].name, widget('preset').value, windows()];
+    set('preset', 'custom');
+    const custom = windows();
+    set('preset.feature_end_percent', 0.3);
+    const typed = await queued();
+    await app.loadGraphData(app.graph.serialize());
+    const again = await queued();
+    app.graph.convertToSubgraph(new Set([sampler()]));
+    const inside = await queued();
+    await app.loadGraphData(workflow);
     set('preset', 'paper 2024');
-    const chosen = values();
-    set('attention_steps', 3);
-    return [chosen, widget('preset').value, values()];
+    return {first, custom, typed, again, inside, named: await queued()};
 }"""
 
 
-SHARES = """() => {
-    const node = LiteGraph.createNode('DiffStyler_InjectionSettings');
-    app.graph.add(node);
-    const widget = name => node.widgets.find(widget => widget.name === name);
-    const names = ['feature_end_percent', 'attention_end_percent', 'attention_mode', 'blend'];
-    const set = (name, value) => { widget(name).value = value; widget(name).callback(value); };
-    const fresh = [widget('preset').value, ...names.map(n => widget(n).value)];
-    set('preset', 'take more style');
-    const chosen = names.map(n => widget(n).value);
-    set('feature_end_percent', 0.9);
-    const after = [widget('preset').value, widget('feature_end_percent').value];
-    app.graph.remove(node);
-    return [fresh, chosen, after];
-}"""
-
-
-def test_injection_settings_fill_shares_of_the_run(page):
-    fresh, chosen, after = page.evaluate(SHARES)
-    assert fresh == ["paper 2026", 0.6, 0.5, "adaptive", "qk"]
-    assert chosen == [0.4, 0.3, "adaptive", "qk"]
-    assert after == ["custom", 0.9]
-
-
-def test_a_preset_fills_its_values_and_a_changed_value_is_custom_again(page):
+def test_the_preset_comes_first_and_custom_brings_its_values(page):
+    """Values are there only where they act: nothing on the node can say other than what is done."""
     workflow = json.loads((WORKFLOWS / "DiffStyler - one style.json").read_text(encoding="utf-8"))
-    chosen, preset, after = page.evaluate(CHOOSE, [workflow, "DiffStyler_InjectedSampler"])
-    assert chosen == [12, 10, "fixed", "qk"]
-    assert preset == "custom"
-    assert after == [12, 3, "fixed", "qk"]
+    seen = page.evaluate(PRESET, workflow)
+    assert seen["first"] == ["preset", "paper 2026", []]
+    values = {"feature_end_percent": 0.6, "attention_end_percent": 0.5, "attention_mode": "adaptive", "blend": "qk"}
+    assert dict(seen["custom"]) == {f"preset.{name}": value for name, value in values.items()}
+    assert seen["typed"] == {"preset": "custom", **dict(seen["custom"]), "preset.feature_end_percent": 0.3}
+    assert seen["again"] == seen["inside"] == seen["typed"]
+    assert seen["named"] == {"preset": "paper 2024"}

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffstyler_core.evaluation import analysis
+from diffstyler_core.evaluation import components, similarity
+from diffstyler_core.evaluation.csv_table import csv_text
+from diffstyler_core.evaluation.features import nearest_step
 
 
 def known(seed: int, rows: int, columns: int, scales: tuple[float, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,7 +28,7 @@ def known(seed: int, rows: int, columns: int, scales: tuple[float, ...]) -> tupl
 @pytest.mark.parametrize("scales", [(5.0, 3.0, 1.0), (5.0, 3.0, 2.0, 1.0)])
 def test_components_of_data_that_is_known(seed, shape, scales):
     vectors, axes = known(seed, *shape, scales)
-    found = analysis.principal_components(vectors)
+    found = components.principal_components(vectors)
     assert (found.axes @ axes[:3].T).abs().diagonal().tolist() == pytest.approx([1, 1, 1], abs=1e-9)
     assert torch.allclose(found.axes @ found.axes.T, torch.eye(3, dtype=torch.float64), atol=1e-9)
     assert found.shares == pytest.approx([s**2 / sum(x**2 for x in scales) for s in scales[:3]], abs=1e-9)
@@ -39,7 +41,7 @@ def test_components_of_data_that_is_known(seed, shape, scales):
 @pytest.mark.parametrize("shape", [(300, 20), (30, 50)])
 def test_components_are_those_of_numpys_svd(seed, shape):
     vectors = torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * torch.linspace(3, 1, shape[1])
-    found = analysis.principal_components(vectors, 4)
+    found = components.principal_components(vectors, 4)
     centred = vectors.double().numpy() - vectors.double().numpy().mean(0)
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
     signs = np.sign(axes[np.arange(4), np.abs(axes[:4]).argmax(1)])
@@ -50,7 +52,7 @@ def test_components_are_those_of_numpys_svd(seed, shape):
 def test_an_ellipse_has_its_axes():
     angle = torch.arange(360, dtype=torch.float64) * math.pi / 180
     points = torch.stack([3 * angle.cos(), angle.sin()], 1) + torch.tensor([10.0, -4.0])
-    found = analysis.principal_components(points)
+    found = components.principal_components(points)
     assert found.shares == pytest.approx([0.9, 0.1, 0.0])
     assert torch.allclose(found.axes, torch.tensor([[1.0, 0], [0, 1], [0, 0]]).double(), atol=1e-9)
     assert torch.allclose(found.mean, torch.tensor([10.0, -4.0]).double())
@@ -59,7 +61,7 @@ def test_an_ellipse_has_its_axes():
 def test_signs_do_not_depend_on_the_order_or_on_a_little_noise(seed):
     generator = torch.Generator().manual_seed(seed)
     vectors, _ = known(seed, 300, 16, (9.0, 5.0, 2.0))
-    found = analysis.principal_components(vectors)
+    found = components.principal_components(vectors)
     top = found.axes.abs().topk(2, 1).values
     for other in (
         vectors.flip(0),
@@ -67,20 +69,20 @@ def test_signs_do_not_depend_on_the_order_or_on_a_little_noise(seed):
         2 * vectors.mean(0) - vectors,  # mirrored data has the same axes, and the same signs
         torch.cat([vectors, vectors]),
     ):
-        again = analysis.principal_components(other)
+        again = components.principal_components(other)
         assert torch.allclose(again.axes, found.axes, atol=1e-7)
     noisy = vectors + 1e-7 * torch.randn(vectors.shape, generator=generator)
     clear = (top[:, 0] - top[:, 1]) > 1e-4  # with two entries of one size the largest is a matter of luck
-    assert torch.allclose(analysis.principal_components(noisy).axes[clear], found.axes[clear], atol=1e-4)
+    assert torch.allclose(components.principal_components(noisy).axes[clear], found.axes[clear], atol=1e-4)
     rows = found.axes.gather(1, found.axes.abs().argmax(1, keepdim=True))
     assert (rows > 0).all()
 
 
 def test_data_without_variance_has_no_components():
-    found = analysis.principal_components(torch.ones(5, 4))
+    found = components.principal_components(torch.ones(5, 4))
     assert found.shares == (0.0, 0.0, 0.0)
     assert not found.axes.any()
-    (grey,) = analysis.colours([found.scores(torch.ones(5, 4))])
+    (grey,) = components.colours([found.scores(torch.ones(5, 4))])
     assert torch.equal(grey, torch.full((5, 3), 0.5))
 
 
@@ -96,14 +98,14 @@ def test_data_without_variance_has_no_components():
 )
 def test_vectors_that_are_refused(vectors, words):
     with pytest.raises(ValueError, match="not finite" if "finite" in words else "at least two vectors") as caught:
-        analysis.principal_components(vectors)
+        components.principal_components(vectors)
     assert words in str(caught.value)
 
 
 def test_colours_share_one_range():
     first = torch.stack([torch.linspace(0, 1, 101)] * 3, 1).double()
     second = 1 + first
-    a, b = analysis.colours([first, second], margin=0.0)
+    a, b = components.colours([first, second], margin=0.0)
     assert torch.allclose(a, (first / 2).float())
     assert torch.allclose(b, (second / 2).float())
     assert a.dtype == torch.float32
@@ -112,7 +114,7 @@ def test_colours_share_one_range():
 def test_outliers_do_not_take_the_contrast():
     scores = torch.linspace(0, 1, 1001).double()[:, None].repeat(1, 3)
     scores[0], scores[-1] = -1000.0, 1000.0
-    (a,) = analysis.colours([scores])
+    (a,) = components.colours([scores])
     assert a[500].tolist() == pytest.approx([0.5] * 3, abs=0.01)
     assert a[250].tolist() == pytest.approx([0.25] * 3, abs=0.01)
     assert (a.min(), a.max()) == (0, 1)
@@ -138,9 +140,9 @@ def feature(*pixels: tuple[float, ...]) -> torch.Tensor:
     ],
 )
 def test_cosines_in_closed_form(a, b, pixels, whole):
-    found = analysis.similarity(feature(*a), feature(*b))
+    found = similarity.similarity(feature(*a), feature(*b))
     assert found == pytest.approx((pixels, whole), abs=1e-12)
-    assert analysis.similarity(feature(*b), feature(*a)) == pytest.approx(found)
+    assert similarity.similarity(feature(*b), feature(*a)) == pytest.approx(found)
 
 
 def test_cosines_are_torchs_own_and_exactly_one_for_equal_features(seed):
@@ -148,8 +150,8 @@ def test_cosines_are_torchs_own_and_exactly_one_for_equal_features(seed):
     a, b = (torch.randn(1, 33, 5, 7, generator=generator) for _ in range(2))
     pixels = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=1).mean().item()
     whole = torch.nn.functional.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0).item()
-    assert analysis.similarity(a, b) == pytest.approx((pixels, whole), abs=1e-12)
-    assert analysis.similarity(a, a.clone()) == (1.0, 1.0)
+    assert similarity.similarity(a, b) == pytest.approx((pixels, whole), abs=1e-12)
+    assert similarity.similarity(a, a.clone()) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_cosines_are_torchs_own_and_exactly_one_for_equal_features(seed):
 )
 def test_features_that_are_refused(a, b, words):
     with pytest.raises(ValueError, match=r"not finite|one shape") as caught:
-        analysis.similarity(a, b)
+        similarity.similarity(a, b)
     assert words in str(caught.value)
 
 
@@ -175,22 +177,22 @@ FIFTY = tuple(range(981, 0, -20))
      ((751, 501, 251, 1), 540, 1), ((1,), 999, 0)],
 )  # fmt: skip
 def test_the_nearest_step(timesteps, t, step):
-    assert analysis.nearest_step(timesteps, t) == step
+    assert nearest_step(timesteps, t) == step
 
 
 @pytest.mark.parametrize("t", [-1, 1000])
 def test_timesteps_out_of_range(t):
     with pytest.raises(ValueError, match=rf"timestep must lie in 0\.\.999, got {t}"):
-        analysis.nearest_step(FIFTY, t)
+        nearest_step(FIFTY, t)
 
 
 def test_distances():
-    assert analysis.distance(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0])) == pytest.approx(0.1)
-    assert analysis.distance(torch.ones(3), torch.ones(3)) == 0.0
+    assert similarity.relative_distance(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0])) == pytest.approx(0.1)
+    assert similarity.relative_distance(torch.ones(3), torch.ones(3)) == 0.0
     with pytest.raises(ValueError, match=r"\[3\] and \[4\]"):
-        analysis.distance(torch.ones(3), torch.ones(4))
+        similarity.relative_distance(torch.ones(3), torch.ones(4))
 
 
 def test_a_table_is_read_back():
-    text = analysis.csv_text(("a", "b, c"), [(1, 0.1234567891), ('with "quotes"', float("inf"))])
+    text = csv_text(("a", "b, c"), [(1, 0.1234567891), ('with "quotes"', float("inf"))])
     assert list(csv.reader(io.StringIO(text))) == [["a", "b, c"], ["1", "0.123456789"], ['with "quotes"', "inf"]]

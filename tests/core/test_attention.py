@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from diffstyler_core.injection.attention import Mixture, attend_mixed, fit_rows, mix, mix_rows
+from diffstyler_core.injection.sites import Site
 
 HEADS = 4
 
@@ -89,13 +90,13 @@ def test_kappa_outside_is_refused(kappa):
 
 
 @pytest.mark.parametrize(
-    ("what", "content", "own"),
-    [("self-attention of layer 4", 64, 64), ("cross-attention of layer 4", 77, 77), ("cross-attention", 77, 231)],
+    ("kind", "content", "own"),
+    [("self-attention", 64, 64), ("cross-attention", 77, 77), ("cross-attention", 77, 231)],
 )
-def test_fit_rows_repeats_the_content_for_every_row_and_chunk(seed, what, content, own):
+def test_fit_rows_repeats_the_content_for_every_row_and_chunk(seed, kind, content, own):
     generator = torch.Generator().manual_seed(seed)
     tensor = torch.randn(1, content, 8, generator=generator)
-    fitted = fit_rows(tensor, torch.empty(3, own, 8, dtype=torch.float64), what)
+    fitted = fit_rows(tensor, torch.empty(3, own, 8, dtype=torch.float64), Site(kind, 4))
     assert fitted.shape == (3, own, 8)
     assert fitted.dtype == torch.float64
     for row in fitted.split(1):
@@ -111,7 +112,7 @@ def test_repeated_keys_leave_the_attention_as_it_is(seed):
 
 
 @pytest.mark.parametrize(
-    ("what", "content", "own"),
+    ("kind", "content", "own"),
     [
         ("self-attention", (1, 64, 8), (2, 128, 8)),
         ("self-attention", (1, 64, 8), (2, 63, 8)),
@@ -120,9 +121,11 @@ def test_repeated_keys_leave_the_attention_as_it_is(seed):
         ("cross-attention", (1, 154, 8), (2, 77, 8)),
     ],
 )
-def test_fit_rows_refuses_other_sizes(what, content, own):
-    with pytest.raises(ValueError, match=f"{what}: .*{content[1]} tokens of {content[2]} .*{own[1]} of {own[2]}"):
-        fit_rows(torch.zeros(content), torch.zeros(own), what)
+def test_fit_rows_refuses_other_sizes(kind, content, own):
+    with pytest.raises(
+        ValueError, match=f"{kind} of layer 4: .*{content[1]} tokens of {content[2]} .*{own[1]} of {own[2]}"
+    ):
+        fit_rows(torch.zeros(content), torch.zeros(own), Site(kind, 4))
 
 
 def test_mixtures_of_rows_keep_each_rows_share(seed):

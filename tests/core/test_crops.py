@@ -1,10 +1,10 @@
-"""Crops that are ranked, and outlines that are drawn."""
+"""Crops that are ranked."""
 
 from __future__ import annotations
 
 import torch
 
-from diffstyler_core.masks.crops import bounds, candidate_crops, label_place, large_enough, outline
+from diffstyler_core.masks.crops import bounds, candidate_crops, large_enough
 
 
 def disc(height=40, width=60, y=20, x=30, radius=12):
@@ -31,21 +31,3 @@ def test_bounds_and_size():
     mask = disc()
     assert bounds(mask) == (18, 8, 43, 33)
     assert large_enough(torch.stack([mask, disc(radius=5)])).tolist() == [True, False]
-
-
-def test_the_outline_is_the_masks_edge():
-    mask = disc()
-    edge = outline(mask)
-    assert (edge & ~mask).sum() == 0
-    assert edge[20, 18]
-    assert edge[20, 42]
-    assert not edge[20, 20]
-    assert outline(mask, 3)[20, 20]
-    assert outline(torch.ones(5, 5, dtype=torch.bool)).sum() == 16  # the picture's edge counts
-
-
-def test_the_number_stands_on_the_object():
-    assert label_place(disc()) == (30, 20)
-    ring = disc() & ~disc(radius=8)
-    x, y = label_place(ring)
-    assert ring[y, x]

@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from tools import demo
+from tools.comfy_client import PromptResult
+from tools.demo_panels import panels_of
 from tools.demo_sheet import Panel, save_sheet
 from tools.devkit.console import Failure
 from tools.devkit.demo_options import demo_parser
@@ -32,7 +34,7 @@ def api():
         "4": node("CLIPTextEncode", "Prompt", text="painting", clip=["1", 1]),
         "5": node("DiffStyler_TrainStyleLoRA", "Train Style LoRA", model=["1", 0], steps=200),
         "6": node("DiffStyler_DDIMInvert", "DDIM Invert", model=["1", 0], steps=50),
-        "7": node("DiffStyler_InjectedSampler", "Sampler", feature_steps=30, attention_steps=25, cfg=3.0),
+        "7": node("DiffStyler_InjectedSampler", "Sampler", cfg=3.0),
     }
 
 
@@ -55,10 +57,9 @@ def test_each_option_reaches_its_node(api):
     assert api["1"]["inputs"]["ckpt_name"] == "my.safetensors"
 
 
-def test_the_injection_windows_keep_their_share_of_the_steps(api):
+def test_the_steps_are_the_inversions(api):
     apply(api, "--steps", "20")
     assert api["6"]["inputs"]["steps"] == 20
-    assert (api["7"]["inputs"]["feature_steps"], api["7"]["inputs"]["attention_steps"]) == (12, 10)
     assert api["5"]["inputs"]["steps"] == 200  # training is another matter
 
 
@@ -117,6 +118,21 @@ def test_the_sheet_shows_all_pictures_at_one_height(tmp_path):
     assert panels[1].save(tmp_path).name == "Result_ 1_2.png"
 
 
+def test_what_a_node_shows_in_passing_is_no_panel():
+    kinds = {"1": "ImageCropV2", "2": "SaveImage", "3": "PreviewImage"}
+    api = {key: {"class_type": kind, "inputs": {}, "_meta": {"title": kind}} for key, kind in kinds.items()}
+    shown = {key: {"images": [{"filename": f"{key}.png", "subfolder": "", "type": "temp"}]} for key in kinds}
+    panels = panels_of(Pictures(), api, PromptResult("id", shown, {}, frozenset(), 1.0))
+    assert [(panel.label, panel.data) for panel in panels] == [("PreviewImage", b"3.png"), ("SaveImage", b"2.png")]
+
+
+class Pictures:
+    """A client whose pictures are their own names."""
+
+    def image_bytes(self, image):
+        return image.filename.encode()
+
+
 def test_a_sheet_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="panels is empty"):
         save_sheet([], tmp_path / "sheet.png")
@@ -127,7 +143,7 @@ def regions(api):
     """A workflow with two style pictures and the content's mask."""
     api["3"]["_meta"]["title"] = "Style picture 1"
     api["8"] = node("LoadImage", "Style picture 2", image="ink.png")
-    api["9"] = node("DiffStyler_Style", "Style", mask=["2", 1], strength=1.0)
+    api["9"] = node("DiffStyler_RegionalStyle", "Style", mask=["2", 1], strength=1.0)
     return api
 
 
@@ -157,9 +173,3 @@ def test_another_content_brings_its_mask(regions, files):
 def test_a_mask_without_a_place_is_an_error(api, files):
     with pytest.raises(WorkflowError, match="uses no mask"):
         apply(api, "--mask", files["mask"])
-
-
-def test_the_turns_of_a_schedule_keep_their_share_of_the_steps(api):
-    api["8"] = node("DiffStyler_LoraSwitch", "LoRA Switch Schedule 1", start_at_step=30, end_at_step=50)
-    apply(api, "--steps", "10")
-    assert (api["8"]["inputs"]["start_at_step"], api["8"]["inputs"]["end_at_step"]) == (6, 10)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tools import gallery
@@ -37,7 +39,7 @@ def test_swapped_turns():
     changed = {node for node in api if api[node] != other[node]}
     assert changed == {first, second}
     for node in (first, second):
-        for name in ("start_at_step", "end_at_step", "ramp_in", "ramp_out", "previous"):
+        for name in ("start_percent", "end_percent", "ramp_in_percent", "ramp_out_percent", "previous"):
             assert other[node]["inputs"].get(name) == api[node]["inputs"].get(name)
 
 
@@ -53,14 +55,25 @@ def panel(tmp_path, label, size, colour):
     return Panel(label, path.read_bytes())
 
 
-def test_a_thumbnail_is_content_and_result(tmp_path):
-    pair = panel(tmp_path, "Content picture", (300, 200), "red"), panel(tmp_path, "Result", (64, 64), "blue")
-    save_thumbnail(pair, tmp_path / "thumb.jpg")
+def test_a_thumbnail_is_a_square_of_result_content_and_sentence(tmp_path):
+    content, result = panel(tmp_path, "Content picture", (300, 200), "red"), panel(tmp_path, "Result", (64, 64), "blue")
+    save_thumbnail(content, result, "What this workflow does, in a sentence.", tmp_path / "thumb.jpg")
     with Image.open(tmp_path / "thumb.jpg") as image:
-        assert image.size == (512, 256)
-        left, right = image.getpixel((100, 100)), image.getpixel((400, 100))
-    assert left[0] > 200 > 50 > left[2]
-    assert right[2] > 200 > 50 > right[0]
+        assert image.size == (512, 512)
+        corner, middle = image.getpixel((80, 80)), image.getpixel((300, 300))
+        strip = image.crop((0, 430, 512, 512)).convert("L").getextrema()
+    assert corner[0] > 200 > 50 > corner[2]
+    assert middle[2] > 200 > 50 > middle[0]
+    assert strip[0] < 60
+    assert strip[1] > 220
+
+
+@pytest.mark.parametrize("entry", gallery.SHEETS.values(), ids=gallery.SHEETS)
+def test_a_shipped_thumbnail_is_square_and_its_sentence_fits(entry):
+    with Image.open(ROOT / "workflows" / f"{entry.workflow}.jpg") as image:
+        assert image.size == (512, 512)
+    assert len(textwrap.wrap(entry.sentence, 40)) <= 2
+    assert len({other.sentence for other in gallery.SHEETS.values()}) == len(gallery.SHEETS)
 
 
 def test_a_footer_stands_below_the_pictures(tmp_path):

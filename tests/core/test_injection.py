@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from pathlib import Path
 
 import pytest
 
-from diffstyler_core.injection.settings import CUSTOM, PRESETS, InjectionSettings, in_steps, preset
+from diffstyler_core.injection.settings import PRESETS, InjectionSettings
 from diffstyler_core.injection.sites import Site
 
-SCRIPT = Path(__file__).parents[2] / "web" / "diffstyler_preset.js"
 FEATURES = (Site("feature", 4), Site("feature", 7))
 ATTENTION = (
     Site("self-attention", 5),
@@ -32,7 +28,7 @@ ATTENTION = (
     ],
 )
 def test_presets_at_50_steps(name, expected):
-    plan = preset(name).plan(50, FEATURES, ATTENTION)
+    plan = PRESETS[name].plan(50, FEATURES, ATTENTION)
     assert (plan.feature_steps, plan.attention_steps, plan.mode, plan.blend) == expected
     assert plan.feature_sites == FEATURES
     assert plan.attention_sites == ATTENTION
@@ -41,7 +37,7 @@ def test_presets_at_50_steps(name, expected):
 @pytest.mark.parametrize("steps", [1, 2, 7, 10, 20, 50, 999])
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_fits_every_run(name, steps):
-    chosen = preset(name)
+    chosen = PRESETS[name]
     plan = chosen.plan(steps, (), ())
     assert abs(plan.feature_steps / steps - chosen.feature_end) <= 0.5001 / steps
     assert abs(plan.attention_steps / steps - chosen.attention_end) <= 0.5001 / steps
@@ -51,33 +47,6 @@ def test_more_content_is_more_injection():
     less, middle, more = (PRESETS[n] for n in ("take more style", "paper 2026", "keep more content"))
     assert less.feature_end < middle.feature_end < more.feature_end
     assert less.attention_end < middle.attention_end < more.attention_end
-
-
-@pytest.mark.parametrize("name", ["paper 2025", "", CUSTOM])
-def test_other_names_are_refused(name):
-    with pytest.raises(ValueError, match=r"preset must be one of .*paper 2026"):
-        preset(name)
-
-
-def test_the_page_fills_what_the_node_uses():
-    table = re.search(r"const PRESETS = ({.*?});", SCRIPT.read_text(encoding="utf-8"), re.S)[1]
-    shown = json.loads(re.sub(r",\s*([}\]])", r"\1", table))
-    assert shown == {name: [p.feature_end, p.attention_end, p.mode, p.blend] for name, p in PRESETS.items()}
-
-
-def test_numbers_of_steps_come_back_as_they_were_typed():
-    for steps in (1, 3, 7, 30, 50, 333, 999):
-        for typed in {0, 1, steps // 3, steps - 1, steps}:
-            plan = in_steps(typed, steps - typed, "fixed", "map", steps).plan(steps, (), ())
-            assert (plan.feature_steps, plan.attention_steps) == (typed, steps - typed)
-
-
-@pytest.mark.parametrize(
-    ("typed", "words"), [((51, 0), "feature_steps .*0..50.*got 51"), ((0, -1), "attention_steps .*got -1")]
-)
-def test_windows_beyond_the_run_are_refused(typed, words):
-    with pytest.raises(ValueError, match=words):
-        in_steps(*typed, "adaptive", "qk", 50)
 
 
 @pytest.mark.parametrize(

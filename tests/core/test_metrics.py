@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffstyler_core.metrics import pixels as metrics
+from diffstyler_core.metrics.available import NotAvailable
 
 ROWS, COLUMNS = slice(5, 25), slice(8, 30)
 PAIRS = (metrics.psnr, metrics.rms, metrics.gradient_correlation)
@@ -115,15 +116,15 @@ def test_inner_is_the_least_of_each_square(seed):
 @pytest.mark.parametrize("figure", [*PAIRS, lambda a, _, w: metrics.total_variation(a, w)])
 def test_an_empty_region_is_not_available(seed, figure):
     a, b = noise(seed)
-    with pytest.raises(metrics.NotAvailable):
+    with pytest.raises(NotAvailable):
         figure(a, b, torch.zeros(40, 48))
 
 
 def test_a_region_without_edges_is_not_available(seed):
     a, _ = noise(seed)
-    with pytest.raises(metrics.NotAvailable, match="same edge strength"):
+    with pytest.raises(NotAvailable, match="same edge strength"):
         metrics.gradient_correlation(a, torch.full_like(a, 0.5), ones(a))
-    with pytest.raises(metrics.NotAvailable, match="3 x 3"):
+    with pytest.raises(NotAvailable, match="3 x 3"):
         metrics.gradient_correlation(a[:2], a[:2], torch.ones(2, 48))
 
 
@@ -135,3 +136,22 @@ def test_shapes_that_are_refused(figure, shapes):
     with pytest.raises(ValueError, match="of one size") as caught:
         figure(*(torch.zeros(shape) for shape in shapes))
     assert all(str(list(shape)) in str(caught.value) for shape in shapes)
+
+
+@pytest.mark.parametrize(
+    ("reference", "other", "expected"),
+    [
+        ([0.0, 1.0], [0.0, 1.0], math.inf),
+        ([0.0, 1.0], [0.1, 1.1], 20.0),
+        ([0.0, 10.0], [1.0, 11.0], 20.0),
+        ([-1.0, 1.0], [-1.0, 1.2], 10 * math.log10(4 / 0.02)),
+    ],
+)
+def test_psnr_of_latents(reference, other, expected):
+    value = metrics.latent_psnr(torch.tensor(reference).double(), torch.tensor(other).double())
+    assert value == pytest.approx(expected)
+
+
+def test_psnr_of_latents_refuses_other_shapes():
+    with pytest.raises(ValueError, match=r"equal shapes, got \(2,\) and \(1, 2\)"):
+        metrics.latent_psnr(torch.zeros(2), torch.zeros(1, 2))

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from diffstyler_core.metrics.available import NotAvailable
 from diffstyler_core.metrics.frechet import artfid, frechet_distance
-from diffstyler_core.metrics.pixels import NotAvailable
 
 
 def normal(seed, n, d):

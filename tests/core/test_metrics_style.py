@@ -9,7 +9,7 @@ import torch
 
 from diffstyler_core.metrics import colour as metrics_colour
 from diffstyler_core.metrics import texture as metrics_texture
-from diffstyler_core.metrics.pixels import NotAvailable
+from diffstyler_core.metrics.available import NotAvailable
 
 ROWS, COLUMNS = slice(8, 40), slice(16, 64)
 

@@ -41,8 +41,8 @@ def test_a_prompt_inverts_once_and_samples_every_variant_with_its_own_settings(s
     assert kinds.count("DiffStyler_InjectedGuider") == kinds.count("RandomNoise") == pairs
     for style, variant, title in results_prompt.results_of():
         sampler = api.get(f"{title} - guider") or api[f"{title} - latent"]
-        for name in ("feature_steps", "attention_steps"):
-            assert sampler["inputs"][name] == variant.settings[name] * steps / 50
+        for name in ("feature_end_percent", "attention_end_percent", "attention_mode"):
+            assert sampler["inputs"][f"preset.{name}"] == variant.settings[name]
         assert sampler["inputs"].get("lora") == ([f"lora {style.name}", 0] if variant.lora else None)
         prompt = api[sampler["inputs"]["positive"][0]]["inputs"]["text"]
         assert prompt == (style.learnt if variant.lora else style.described)

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from diffstyler_core.lora.file import LowRank
-from diffstyler_core.training.train import BOUNDS, TrainConfig, adapt, checkpointed, diffusion_loss, extract, train
+from diffstyler_core.training.config import BOUNDS, TrainConfig
+from diffstyler_core.training.layers import adapt, checkpointed, extract
+from diffstyler_core.training.train import diffusion_loss, train
 
 ABAR = torch.linspace(0.999, 0.01, 1000)
 

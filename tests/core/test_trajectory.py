@@ -10,7 +10,7 @@ import torch
 
 from diffstyler_core.diffusion import ddim
 from diffstyler_core.diffusion.schedule import NoiseSchedule
-from diffstyler_core.diffusion.trajectory import Trajectory, invert, psnr
+from diffstyler_core.diffusion.trajectory import Trajectory, invert
 
 ABAR = [math.exp(-6.0 * ((i + 1) / 1000) ** 2) for i in range(1000)]
 
@@ -188,22 +188,3 @@ def test_a_trajectorys_tensors_are_seen_by_caches_that_look_into_tuples():
     trajectory = Trajectory((torch.zeros(1, 4, 2, 2),) * 11, made())
     assert isinstance(trajectory, tuple)
     assert sum(isinstance(t, torch.Tensor) for part in trajectory if isinstance(part, tuple) for t in part) == 11
-
-
-@pytest.mark.parametrize(
-    ("reference", "other", "expected"),
-    [
-        ([0.0, 1.0], [0.0, 1.0], math.inf),
-        ([0.0, 1.0], [0.1, 1.1], 20.0),
-        ([0.0, 10.0], [1.0, 11.0], 20.0),
-        ([-1.0, 1.0], [-1.0, 1.2], 10 * math.log10(4 / 0.02)),
-    ],
-)
-def test_psnr(reference, other, expected):
-    value = psnr(torch.tensor(reference).double(), torch.tensor(other).double())
-    assert value == pytest.approx(expected)
-
-
-def test_psnr_refuses_other_shapes():
-    with pytest.raises(ValueError, match=r"equal shapes, got \(2,\) and \(1, 2\)"):
-        psnr(torch.zeros(2), torch.zeros(1, 2))

@@ -48,6 +48,10 @@ INFO = {
             }
         },
     },
+    "Crop": {
+        "name": "Crop",
+        "input": {"required": {"image": ["IMAGE"], "region": ["BOUNDING_BOX", {}], "after": ["INT"]}},
+    },
     "Drawn": {"name": "Drawn", "input": {"required": {"curve": ["CURVE", {}]}}},
 }
 
@@ -94,6 +98,12 @@ def inputs_of(kind, values):
         ("Filter", None, {"amount": 0.5}),
         ("Filter", {"amount": 0.25}, {"amount": 0.25}),  # stored by name
         ("Filter", [[1, 2]], {"amount": {"__value__": [1, 2]}}),  # a list would be a link
+        (
+            "Crop",
+            [{"x": 1, "y": 2, "width": 3, "height": 4}, 1, 2, 3, 4, 5],
+            {"region": {"x": 1, "y": 2, "width": 3, "height": 4}, "after": 5},
+        ),  # the classic canvas's four numbers
+        ("Crop", [], {"region": {"x": 0, "y": 0, "width": 512, "height": 512}, "after": 0}),
         ("Pick", ["plain", 4], {"how": "plain", "after": 4}),
         ("Pick", ["wide", 5, 4], {"how": "wide", "how.by": 5, "after": 4}),
     ],

@@ -31,7 +31,8 @@ def wires(s: SimpleNamespace, **changes: Any) -> dict[str, Any]:
 
 
 def looked(pack, s: SimpleNamespace, **changes: Any):
-    return pack.inputs.features.look(pack.inputs.features.Wired(**wires(s, **changes)))
+    features = pack.host.sampling.features
+    return features.evaluate_features(features.FeatureRequest(**wires(s, **changes)))
 
 
 def pca(pack, s: SimpleNamespace, **changes: Any):

@@ -16,7 +16,7 @@ ALEX = "alexnet-owt-7be5be79.pth"
 def compare(pack, result, content, **changes: Any):
     """((sheet, text, csv), the words on the node, the picture on it)."""
     settings = {"halves": False, "lpips_weights": "none", "source_prompt": "a photo", "target_prompt": ""}
-    node = pack.evaluate.compare.CompareImages
+    node = pack.evaluate.compare.CompareResult
     return rb.run(node, result=result, content=content, **{**settings, **changes})
 
 

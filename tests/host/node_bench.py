@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import comfy.model_patcher
 import comfy.supported_models
 import pytest
+import steps
 import tiny
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -69,7 +70,9 @@ class NodeBench:
 
     def _output(self, step, changes, **wires):
         node = getattr(getattr(self._pack.pipeline, step), CLASSES[step])
-        return node.execute(**{"model": self.model, **wires, **DEFAULTS[step], **changes})
+        settings = {**DEFAULTS[step], **changes}
+        as_wired = {"capture": steps.shares, "sampler": steps.custom}.get(step, lambda _, plain: plain)
+        return node.execute(**{"model": self.model, **wires, **as_wired(STEPS, settings)})
 
     def _run(self, step, changes, **wires):
         return self._output(step, changes, **wires).result

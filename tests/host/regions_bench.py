@@ -29,7 +29,10 @@ def run(node, **inputs: Any):
 
 
 def switch(pack, lora=None, **changes: Any):
-    settings = {"strength": 1.0, "start_at_step": 0, "end_at_step": 30, "ramp_in": 0, "ramp_out": 0, "name": ""}
+    settings = {
+        "strength": 1.0, "start_percent": 0.0, "end_percent": 0.6, "ramp_in_percent": 0.0, "ramp_out_percent": 0.0,
+        "name": "",
+    }  # fmt: skip
     return run(pack.pipeline.switch.LoraSwitch, lora={} if lora is None else lora, **{**settings, **changes})
 
 

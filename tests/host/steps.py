@@ -8,6 +8,31 @@ import comfy.samplers
 import torch
 
 STEPS = 4
+WINDOWS = {"feature_steps": 2, "attention_steps": 2, "attention_mode": "adaptive", "blend": "qk"}
+
+
+def custom(steps: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of sampler or guider with windows counted in steps, as its preset 'custom' takes them."""
+    if "preset" in settings:
+        named = settings["preset"]
+        return {**{k: v for k, v in settings.items() if k not in WINDOWS}, "preset": {"preset": named}}
+    windows = {name: settings.get(name, default) for name, default in WINDOWS.items()}
+    preset = {
+        "preset": "custom",
+        "feature_end_percent": windows["feature_steps"] / steps,
+        "attention_end_percent": windows["attention_steps"] / steps,
+        "attention_mode": windows["attention_mode"],
+        "blend": windows["blend"],
+    }
+    return {**{k: v for k, v in settings.items() if k not in WINDOWS}, "preset": preset}
+
+
+def shares(steps: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of Capture with windows counted in steps, as it takes them."""
+    kept = {k: v for k, v in settings.items() if k not in ("feature_steps", "attention_steps")}
+    for name in ("feature", "attention"):
+        kept[f"{name}_end_percent"] = settings[f"{name}_steps"] / steps
+    return kept
 
 
 def invert(pack, model, latent, source, **changes: Any) -> tuple:
@@ -29,7 +54,7 @@ def capture(pack, model, trajectory, source, **changes: Any):
         **changes,
     }
     return pack.pipeline.capture.CaptureFeatures.execute(
-        model=model, trajectory=trajectory, source=source, **settings
+        model=model, trajectory=trajectory, source=source, **shares(trajectory.schedule.steps, settings)
     ).args[0]
 
 
@@ -37,15 +62,12 @@ def sample(pack, model, features, positive, negative, **changes: Any):
     """The samples of the Injected LoRA Sampler. Two of four steps in full: then kappa is 0, 0, 0.498, 0.998."""
     settings = {
         "cfg": 3.0,
-        "feature_steps": 2,
-        "attention_steps": 2,
-        "attention_mode": "adaptive",
-        "blend": "qk",
         "lora_name": "none",
         "lora_strength": 1.0,
         **changes,
     }
     node = pack.pipeline.sampler.InjectedLoRASampler
+    settings = custom(features.trajectory.schedule.steps, settings)
     out = node.execute(model=model, features=features, positive=positive, negative=negative, **settings)
     return out.args[0]["samples"]
 
@@ -78,29 +100,22 @@ def random_lora(pack, model, seed: int, rank: int = 3, size: float = 1.0) -> dic
     generator = torch.Generator().manual_seed(seed)
     weights = model.model.diffusion_model.state_dict()
     lora = {}
-    for path in pack.host.training.unet_copy.module_names(model):
+    for path in pack.host.training.private_copy.module_names(model):
         if ".attn" in path and path.endswith((".to_q", ".to_k", ".to_v")):
             rows, columns = weights[f"{path}.weight"].shape
             down = torch.randn(rank, columns, generator=generator) * columns**-0.5
             up = torch.randn(rows, rank, generator=generator) * size
             lora[path] = pack.core.lora.file.LowRank(down, up)
-    return pack.core.lora.file.kohya_state(lora, pack.host.training.unet_copy.module_names(model), alpha=float(rank))
+    return pack.core.lora.file.kohya_state(lora, pack.host.training.private_copy.module_names(model), alpha=float(rank))
 
 
-INJECTION = {
-    "feature_steps": 2,
-    "attention_steps": 2,
-    "attention_mode": "adaptive",
-    "blend": "qk",
-    "lora_name": "none",
-    "lora_strength": 1.0,
-}
+INJECTION = {"lora_name": "none", "lora_strength": 1.0}
 
 
 def guider(pack, model, features, positive, negative, cfg: float = 3.0, **changes: Any) -> tuple:
     """(GUIDER, SIGMAS) of the Injected LoRA Guider, at the settings of ``sample``."""
     node = pack.pipeline.guider.InjectedLoRAGuider
-    settings = {**INJECTION, **changes}
+    settings = custom(features.trajectory.schedule.steps, {**INJECTION, **changes})
     return node.execute(model=model, features=features, positive=positive, negative=negative, cfg=cfg, **settings).args
 
 
@@ -114,11 +129,13 @@ def chain(pack, *styles: dict[str, Any]) -> tuple:
 
 def injection(pack, feature_end: float = 0.5, attention_end: float = 0.5, **changes: Any):
     """INJECTION of Injection Settings, at the windows of ``sample``."""
-    settings = {
+    layers = {f"{kind}_layers": "all" for kind in ("feature", "self_attention", "cross_attention")}
+    own = {k: changes.pop(k) for k in ("attention_mode", "blend") if k in changes}
+    preset = {
         "preset": "custom", "feature_end_percent": feature_end, "attention_end_percent": attention_end,
-        "attention_mode": "adaptive", "blend": "qk", "feature_layers": "all", "self_attention_layers": "all",
-        "cross_attention_layers": "all", **changes,
+        "attention_mode": "adaptive", "blend": "qk", **own,
     }  # fmt: skip
+    settings = {**layers, "preset": preset, **changes}
     return pack.pipeline.injection_settings.InjectionSettingsNode.execute(**settings).args[0]
 
 

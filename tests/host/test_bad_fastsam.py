@@ -266,7 +266,7 @@ def test_what_real_files_hold_beside_the_network_is_read(fastsam, pack):
 )
 def test_names_of_files_of_any_age_are_known(pack, name):
     with pack.host.segment.ultralytics_call.ultralytics_at_work():
-        assert pack.host.segment.weights.RestrictedUnpickler(io.BytesIO()).find_class(*name.rsplit(".", 1))
+        assert pack.host.segment.checkpoint.RestrictedUnpickler(io.BytesIO()).find_class(*name.rsplit(".", 1))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_names_of_files_of_any_age_are_known(pack, name):
     ],
 )  # fmt: skip
 def test_other_names_are_not(pack, name):
-    unpickler = pack.host.segment.weights.RestrictedUnpickler(io.BytesIO())
+    unpickler = pack.host.segment.checkpoint.RestrictedUnpickler(io.BytesIO())
     for parts in (name.split(".", 1), name.rsplit(".", 1)):
         with pytest.raises(pickle.UnpicklingError, match=r"it names .*refused"):
             unpickler.find_class(*parts)

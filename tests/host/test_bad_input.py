@@ -40,17 +40,22 @@ CAPTURE = [
     ({"self_attention_layers": "11-4"}, "self_attention_layers", "'11-4'", "'4-11'"),
     ({"cross_attention_layers": "all"}, "cross_attention_layers", "'all'", "4,6-8"),
     ({"feature_layers": "-4"}, "feature_layers", "'-4'", "4,6-8"),
-    ({"feature_steps": STEPS + 1}, "feature_steps", "got 5", "0..4", "Lower feature_steps"),
-    ({"attention_steps": 50}, "attention_steps", "got 50", "0..4", "Lower attention_steps"),
-    ({"feature_steps": -1}, "feature_steps", "got -1", "0..4"),
+    ({"feature_steps": STEPS + 1}, "feature_end_percent", "0..1", "got 1.25"),
+    ({"attention_steps": 50}, "attention_end_percent", "0..1", "got 12.5"),
+    ({"feature_steps": -1}, "feature_end_percent", "0..1", "got -0.25"),
     ({"feature_layers": "", "self_attention_layers": ""}, "nothing to capture", "Name layers"),
-    ({"feature_steps": 0, "attention_steps": 0}, "nothing to capture", "at least one step"),
+    (
+        {"feature_steps": 0, "attention_steps": 0},
+        "nothing to capture",
+        "none of the 4 steps",
+        "raise feature_end_percent",
+    ),
     ({"source": EMPTY + STYLE}, "source: ", "got 2", "Conditioning Combine"),
 ]
 SAMPLER = [
-    ({"feature_steps": STEPS + 1}, "feature_steps", "got 5", "0..4", "Lower feature_steps"),
-    ({"feature_steps": -1}, "feature_steps", "got -1", "0..4"),
-    ({"attention_steps": 50}, "attention_steps", "got 50", "0..4", "Lower attention_steps"),
+    ({"feature_steps": STEPS + 1}, "feature_end_percent", "0..1", "got 1.25"),
+    ({"feature_steps": -1}, "feature_end_percent", "0..1", "got -0.25"),
+    ({"attention_steps": 50}, "attention_end_percent", "0..1", "got 12.5"),
     ({"attention_mode": "soft"}, "attention_mode", "'soft'", "adaptive"),
     ({"blend": "none"}, "blend", "'none'", "qk"),
     ({"start_latent": tiny.make_latent(size=24)}, "start_latent: ", "[1, 4, 24, 24]", "[1, 4, 16, 16]", "x_T"),
@@ -88,12 +93,16 @@ def test_sampler_refuses(bench, made, changes, words):
 @pytest.mark.parametrize(
     ("captured", "asked", "words"),
     [
-        ({"feature_steps": 1}, {"feature_steps": 3}, ("step 1", "feature of layer 1", "first 1 steps", "Capture more")),
+        (
+            {"feature_steps": 1},
+            {"feature_steps": 3},
+            ("step 1", "feature of layer 1", "first 1 steps", "Raise feature_end_percent"),
+        ),
         ({"attention_steps": 2}, {}, ("step 2", "self-attention of layer 2", "adaptive", "fixed attention")),
         (
             {"attention_steps": 1},
             {"attention_mode": "fixed", "attention_steps": 2},
-            ("step 1", "self-attention", "first 1 steps", "Capture more"),
+            ("step 1", "self-attention", "first 1 steps", "Raise attention_end_percent"),
         ),
     ],
     ids=["feature", "adaptive", "fixed"],

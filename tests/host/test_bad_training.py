@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 
+import comfy.conds
+import comfy.controlnet
+import comfy.hooks
 import comfy.sd
 import folder_paths
 import pytest
 import tiny
 import torch
 from node_bench import EMPTY, PICTURE, STYLE, files_below, refused, table
+
+import nodes as host_nodes
 
 pytest_plugins = ("guards",)
 
@@ -30,11 +35,24 @@ def prompt(value=None, width=32, **options):
     return [[embedding, options]]
 
 
+def controlled():
+    """The prompt with a ControlNet, as the host's node wires it."""
+    net = comfy.controlnet.ControlNet(torch.nn.Linear(1, 1), load_device=torch.device("cpu"))
+    return host_nodes.ControlNetApplyAdvanced().apply_controlnet(prompt(), EMPTY, net, picture(), 0.8, 0.0, 1.0)[0]
+
+
+def hooked():
+    """The prompt with a hook of its own, as the host's nodes set it."""
+    group = comfy.hooks.HookGroup()
+    group.add(comfy.hooks.WeightHook())
+    return comfy.hooks.set_hooks_for_conditioning(prompt(), group)
+
+
 POOLED = torch.zeros(1, 32)
 REFUSED = [
-    ({"style_image": picture()[:0]}, "style_image: ", "batch of 0"),
+    ({"style_image": picture()[:0]}, "style_image: ", "[0, 96, 80, 3]", "Wire a picture"),
     ({"style_image": torch.rand(1, 1, 1, 3)}, "style_image: ", "got 1 x 1"),
-    ({"style_image": torch.rand(1, 64, 0, 3)}, "style_image: ", "got 0 x 64"),
+    ({"style_image": torch.rand(1, 64, 0, 3)}, "style_image: ", "[1, 64, 0, 3]"),
     ({"style_image": picture(value=-math.inf)}, "style_image ", "infinity"),
     ({"prompt": []}, "prompt: ", "got 0"),
     ({"prompt": prompt(math.nan)}, "prompt ", "NaN"),
@@ -43,6 +61,11 @@ REFUSED = [
     ({"prompt": prompt(width=64)}, "prompt: ", "width 32, got 64", "own CLIP"),
     ({"prompt": prompt(mask=torch.ones(1, 8, 8))}, "prompt: ", "mask"),
     ({"prompt": prompt(start_percent=0.5)}, "prompt: ", "50 %"),
+    ({"prompt": controlled()}, "prompt: ", "got one with a ControlNet", "Text Encode straight", "sampler's prompts"),
+    ({"prompt": hooked()}, "prompt: ", "got one with hooks"),
+    ({"prompt": prompt(gligen=("position", None, [(POOLED, 8, 8, 0, 0)]))}, "prompt: ", "with GLIGEN boxes"),
+    ({"prompt": prompt(additional_models=[object()])}, "prompt: ", "models of its own"),
+    ({"prompt": prompt(model_conds={"c_other": comfy.conds.CONDConstant(1)})}, "model: ", "also takes ['c_other']"),
     ({"rank": math.nan}, "rank", "got nan", "1..1024"),
     ({"steps": math.nan}, "steps", "got nan", "1..100000"),
     ({"learning_rate": math.nan}, "learning_rate", "got nan"),
@@ -50,8 +73,8 @@ REFUSED = [
     ({"seed": math.nan}, "seed", "got nan"),
     ({"resolution": math.nan}, "resolution", "got nan"),
     ({"batch_size": math.nan}, "batch_size", "got nan"),
-    ({"style_image": picture(channels=4)}, "style_image: ", "got 4 channels", "Split Image with Alpha"),
-    ({"style_image": picture(channels=1)}, "style_image: ", "got 1 channels", "RGB first"),
+    ({"style_image": picture(channels=4)}, "style_image: ", "[1, 96, 80, 4]", "Split Image with Alpha"),
+    ({"style_image": picture(channels=1)}, "style_image: ", "[1, 96, 80, 1]", "RGB first"),
     ({"style_image": picture(32, 63)}, "style_image: ", "63 x 32", "at least 64", "larger picture"),
     ({"style_image": picture(value=math.nan)}, "style_image ", "NaN", "check the node that made it"),
     ({"prompt": STYLE + EMPTY}, "prompt: ", "got 2", "Conditioning Combine"),
@@ -90,6 +113,30 @@ def test_pictures_of_any_other_size_are_resized_first(bench, size, monkeypatch):
     monkeypatch.setattr(comfy.sd.VAE, "encode", lambda self, pixels: seen.append(pixels.shape) or encode(self, pixels))
     bench.train(style_image=picture(*size), steps=1)
     assert seen == [(1, 64, 64, 3)]
+
+
+def test_what_training_does_not_use_of_a_prompt_is_said(bench):
+    """Every key that is neither refused nor used has its line; a stock prompt has none."""
+    unused = {"concat_latent_image": torch.zeros(1, 4, 8, 8), "unclip_conditioning": [{"strength": 1.0}]}
+    shown = bench.train_output(prompt=prompt(**unused, guidance=None), save=False).ui["text"][0]
+    for key in unused:
+        assert f"note: the prompt's '{key}' is not used in training" in shown
+    assert "guidance" not in shown
+    whole = prompt(pooled_output=POOLED, start_percent=0.0, end_percent=1.0, strength=0.5)
+    assert "note" not in bench.train_output(prompt=whole, save=False).ui["text"][0]
+
+
+def test_a_strength_of_the_only_prompt_changes_nothing(bench):
+    """Why it needs no line: it is a share among several prompts, in the host's runs as in training."""
+    plain, strong = (bench.train(prompt=prompt(**options), save=False)[0] for options in ({}, {"strength": 0.3}))
+    assert all(torch.equal(plain[key], strong[key]) for key in plain)
+    ours, theirs = (
+        host_nodes.common_ksampler(
+            bench.model, 7, 1, 1.0, "euler", "normal", prompt(**options), EMPTY, tiny.make_latent(seed=5, size=8)
+        )[0]["samples"]
+        for options in ({}, {"strength": 0.3})
+    )
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_a_vae_that_gives_nan_is_named(bench, trainings, monkeypatch):

@@ -63,14 +63,14 @@ def with_free(pack, monkeypatch, storage: str, free: float) -> None:
     if storage == "disk":
         monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, free))
         return
-    room_in_memory = pack.pipeline.capture.room_in_memory
+    room_in_memory = pack.host.sampling.capture.room_in_memory
 
     def room(wanted):
         with monkeypatch.context() as patch:
             patch.setattr(comfy.model_management, "get_free_memory", {torch.device("cpu"): free}.__getitem__)
             return room_in_memory(wanted)
 
-    monkeypatch.setattr(pack.pipeline.capture, "room_in_memory", room)
+    monkeypatch.setattr(pack.host.sampling.capture, "room_in_memory", room)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,9 @@ def captured(pack, model, trajectory, **changes):
     """(features, words) of the Capture node."""
     settings = {"feature_layers": "1", "self_attention_layers": "2-3", "cross_attention_layers": "",
                 "feature_steps": 3, "attention_steps": STEPS, "storage": "memory", **changes}  # fmt: skip
-    out = pack.pipeline.capture.CaptureFeatures.execute(model=model, trajectory=trajectory, source=EMPTY, **settings)
+    out = pack.pipeline.capture.CaptureFeatures.execute(
+        model=model, trajectory=trajectory, source=EMPTY, **steps.shares(trajectory.schedule.steps, settings)
+    )
     return out.args[0], out.ui["text"][0]
 
 

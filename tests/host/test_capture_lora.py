@@ -46,7 +46,13 @@ def test_it_is_the_run_of_the_unet_with_the_lora(scene, measured, strength):
 def test_a_schedule_gives_each_step_its_lora(scene):
     """Steps 0 and 1 of the first LoRA, then the base model."""
     switch = scene.pack.pipeline.switch.LoraSwitch.execute(
-        lora=scene.loras[0], strength=1.0, start_at_step=0, end_at_step=2, ramp_in=0, ramp_out=0, name="first"
+        lora=scene.loras[0],
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=0.5,
+        ramp_in_percent=0.0,
+        ramp_out_percent=0.0,
+        name="first",
     ).args[0]
     mixed, own, base = capture(scene, lora=switch), capture(scene, lora=scene.loras[0]), capture(scene)
     for step, same in ((0, own), (1, own), (2, base), (3, base)):

@@ -43,7 +43,7 @@ def test_tables_are_on_the_disk(pack, folders):
 def read(pack, folders, name, row):
     """A picture of a pair, [1, H, W, 3]."""
     home = {"result": "", "content": "input/contents", "style": "input/styles"}[name]
-    return pack.host.evaluation.set_files.read_picture(folders / home / row[name], 0)[None]
+    return pack.host.evaluation.picture_files.read_picture(folders / home / row[name], 0)[None]
 
 
 def test_fid_is_torchmetrics(pack, folders, quick_inception):
@@ -100,7 +100,7 @@ def test_artfid_is_of_the_same_pairs_on_both_sides(pack, folders, quick_inceptio
 
 def test_a_picture_without_features_leaves_no_fid(pack, folders, quick_inception, monkeypatch):
     def too_small(self, picture):
-        raise pack.core.metrics.pixels.NotAvailable("it needs 75 pixels")
+        raise pack.core.metrics.available.NotAvailable("it needs 75 pixels")
 
     monkeypatch.setattr(quick_inception, "features", too_small)
     out = sb.evaluate(pack, fid_weights="quick.pth")
@@ -219,7 +219,7 @@ def test_progress_counts_pairs(pack, folders, monkeypatch):
         comfy.utils.ProgressBar, "update_absolute", lambda _, value, total=None: seen.append((value, total))
     )
     sb.evaluate(pack)
-    assert seen == [(i, 6) for i in range(1, 7)]
+    assert seen == [(i, 6) for i in range(7)]
 
 
 def test_files_that_are_no_pictures_cost_their_own_pairs(pack, folders):

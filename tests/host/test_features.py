@@ -27,7 +27,7 @@ def test_features_are_those_that_capture_takes(pack, seed):
     taken = steps.capture(pack, s.model, s.trajectory, s.source, feature_layers="0-3", feature_steps=4)
     for step, t in enumerate(s.trajectory.schedule.timesteps):
         looked = ab.looked(pack, s, timestep=t)
-        base = looked.columns["base"]
+        base = looked.models["base"]
         stored = {site.layer: tensors[0] for site, tensors in taken.at(step).items() if site.kind == "feature"}
         assert looked.t == t
         assert base.keys() == stored.keys() == {0, 1, 2, 3}
@@ -44,7 +44,7 @@ def test_features_are_those_of_diffusers(pack, seed, measured, kind):
         conv = unet.up_blocks[layer // 3].resnets[layer % 3].conv2
         conv.register_forward_hook(lambda module, args, output, layer=layer: theirs.__setitem__(layer, output))
     unet(s.trajectory.latents[0], torch.tensor(looked.t), encoder_hidden_states=s.source[0][0])
-    worst = max((looked.columns["base"][layer] - theirs[layer]).abs().max().item() for layer in range(12))
+    worst = max((looked.models["base"][layer] - theirs[layer]).abs().max().item() for layer in range(12))
     measured("features against diffusers'", worst, at_most=1e-5)
 
 
@@ -54,8 +54,8 @@ def test_a_lora_acts_as_the_hosts_own_loader_makes_it(pack, seed, measured, kind
     s = ab.scene(pack, seed, kind)
     patched = ab.loaded(s.model, s.lora, 0.7)
     looked = ab.looked(pack, s, lora=s.lora, lora_strength=0.7, second_model=patched, layers="1-3")
-    base, forward, second = looked.columns.values()
-    assert list(looked.columns) == ["base", "LoRA x 0.7", "second model"]
+    base, forward, second = looked.models.values()
+    assert list(looked.models) == ["base", "LoRA x 0.7", "second model"]
     gap = max((second[layer] - forward[layer]).abs().max().item() for layer in base)
     effect = min((base[layer] - forward[layer]).abs().max().item() for layer in (2, 3))
     measured("LoRA in the forward pass against patched weights", gap, at_most=1e-3)
@@ -81,7 +81,7 @@ def test_a_lora_of_no_strength_changes_nothing(pack, small):
 
 def halves(pack, picture):
     """The two columns' tiles [H, W, 3] of a PCA picture."""
-    pca = pack.evaluate.feature_pca
+    pca = pack.drawing.layer_grid
     tiles = picture[pca.TOP : -pca.END, pca.LABELS :]
     return tiles[:, : pca.TILE], tiles[:, pca.TILE + pca.GAP :][:, : pca.TILE]
 
@@ -105,7 +105,7 @@ def test_similarity_falls_with_strength(pack, measured, small):
 def test_similarity_is_torchs_on_captured_features(pack, small):
     looked = ab.looked(pack, small, lora=small.lora)
     table, words = ab.similarities(pack, small, lora=small.lora)
-    base, styled = looked.columns.values()
+    base, styled = looked.models.values()
     for layer in range(4):
         a, b = base[layer].double(), styled[layer].double()
         pixels = torch.nn.functional.cosine_similarity(a, b, dim=1).mean().item()
@@ -144,7 +144,7 @@ def test_one_evaluation_for_each_column(pack, small, second, lora, rows):
     (drawn, _), words, _ = ab.pca(pack, small, model=model, **wired)
     assert counted == [1] * rows
     assert f"; {rows} UNet evaluations" in words
-    pca = pack.evaluate.feature_pca
+    pca = pack.drawing.layer_grid
     assert drawn.shape == (1, pca.TOP + 4 * (pca.TILE + pca.GAP) + pca.END, pca.LABELS + rows * (pca.TILE + pca.GAP), 3)
     if rows > 1:
         counted.clear()
@@ -172,15 +172,16 @@ def test_tiles_show_components_on_a_common_basis(pack, small):
     """Columns in another order have the same colours, and the picture holds them where they belong."""
     pca = pack.evaluate.feature_pca
     looked = ab.looked(pack, small, lora=small.lora)
-    base, styled = looked.columns.values()
+    base, styled = looked.models.values()
     row = pca.layer_picture(3, [base[3], styled[3]])
     other = pca.layer_picture(3, [styled[3], base[3]])
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(row.tiles, reversed(other.tiles), strict=True))
     assert row.shares == pytest.approx(other.shares)
     (drawn, _), words, picture = ab.pca(pack, small, lora=small.lora)
-    tiles = [np.array(part[-pca.TILE - pca.GAP : -pca.GAP]) for part in halves(pack, picture)]
-    for tile, expected in zip(tiles, row.tiles, strict=True):
-        square = pca.TILE // 8
+    side = pack.drawing.layer_grid.TILE
+    below = pack.drawing.layer_grid.GAP
+    for part, expected in zip(halves(pack, picture), row.tiles, strict=True):
+        tile, square = np.array(part[-side - below : -below]), side // 8
         assert np.allclose(tile[square // 2 :: square, square // 2 :: square], 255 * expected.numpy(), atol=1)
     assert np.allclose(picture, 255 * drawn[0].numpy(), atol=1)
     vectors = torch.cat([f[0].flatten(1).T for f in (base[3], styled[3])]).double().numpy()
@@ -194,21 +195,24 @@ def test_tiles_show_components_on_a_common_basis(pack, small):
 def test_features_of_any_shape_are_drawn(pack, shape):
     pca = pack.evaluate.feature_pca
     features = [torch.randn(1, 32, *shape) for _ in range(2)]
-    drawn = pca.draw_layers(["base", "a very long name of a column, wider than the column"], [
+    grid = pack.drawing.layer_grid
+    drawn = grid.draw_layers(["base", "a very long name of a column, wider than the column"], [
         pca.layer_picture(layer, features) for layer in range(2)
     ])  # fmt: skip
-    tall = max(round(pca.TILE * shape[0] / shape[1]), pca.LEAST)
-    assert drawn.shape[1] == pca.TOP + 2 * (tall + pca.GAP) + pca.END
+    tall = max(round(grid.TILE * shape[0] / shape[1]), grid.LEAST)
+    assert drawn.shape[1] == grid.TOP + 2 * (tall + grid.GAP) + grid.END
 
 
 def test_the_plot_has_a_point_for_each_layer(pack, small):
     """Rings and dots at the heights that the table says."""
     out = pack.evaluate.feature_similarity.FeatureSimilarity.execute(**ab.wires(small, lora=small.lora, layers="1,3"))
     plot, looked = out.args[0][0], ab.looked(pack, small, lora=small.lora, layers="1,3")
-    (compared,) = pack.evaluate.feature_similarity.compare(looked)
-    values = [value for s in compared.layers.values() for value in s]
-    heights = pack.drawing.plot.linear_heights(values, 1.0, 0.01)
-    frame = pack.drawing.plot.Plot((), ((0.0, "1"), (1.0, "3")), "", "", heights)
-    colour = torch.tensor(pack.drawing.canvas.colour_of(0)) / 255
-    for at, s in enumerate(compared.layers.values()):
-        assert torch.allclose(plot[round(frame.y(s.pixels)), round(frame.x(at))], colour, atol=0.01)
+    similarity, plots = pack.evaluate.feature_similarity, pack.drawing.plot
+    (compared,) = similarity.compare(looked)
+    with pack.drawing.page.dark_style():
+        page = plots.plot_page(similarity.similarity_plot([compared], looked.t))
+        assert torch.equal(pack.drawing.page.render(page)[0], plot)
+    dots, rings = (line.get_ydata().tolist() for line in page.axes[0].lines)
+    assert dots == [s.pixels for s in compared.layers.values()]
+    assert rings == [s.whole for s in compared.layers.values()]
+    assert [label.get_text() for label in page.axes[0].get_xticklabels()] == ["1", "3"]

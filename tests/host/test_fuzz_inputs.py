@@ -61,12 +61,13 @@ def cases(pack, scene):
         "invert": (pack.pipeline.invert.DDIMInvert, {
             **runs, "steps": (1, 3, 0, -1, 10**9), "spacing": ("leading", "x"), "refinement": (0, 1, -1),
             "reconstruct": (False, True)}),
-        "report": (pack.evaluate.reconstruction.ReconstructionReport, {**runs, "steps": (1, 3, 0), "refinement": (0, 1, -1)}),
+        "report": (pack.evaluate.reconstruction.ReconstructionReport, {
+            **runs, "steps": (1, 3, 0), "refinement": (0, 1, -1)}),
         "pca": (pack.evaluate.feature_pca.FeaturePCA, looks),
         "similarity": (pack.evaluate.feature_similarity.FeatureSimilarity, looks),
         "switch": (pack.pipeline.switch.LoraSwitch, {
-            "lora": [{}], "strength": NUMBERS, "start_at_step": WHOLE, "end_at_step": WHOLE, "ramp_in": WHOLE,
-            "ramp_out": WHOLE, "name": TEXTS}),
+            "lora": [{}], "strength": NUMBERS, "start_percent": NUMBERS, "end_percent": NUMBERS,
+            "ramp_in_percent": NUMBERS, "ramp_out_percent": NUMBERS, "name": TEXTS}),
         "ramp": (pack.masks.ramp.SpatialRampMask, {
             "width": (0, -1, 1, 40, 10**9), "height": (0, -1, 1, 40, 10**9),
             "profile": ("linear", "logistic", "step", "x"), "sharpness": NUMBERS, "angle": NUMBERS,
@@ -77,13 +78,14 @@ def cases(pack, scene):
         "preview": (pack.masks.preview.PreviewStyles, {
             "styles": (style, ()), "content": PICTURES, "mask_grow": (0, 3, -3, 10**9),
             "mask_feather": (0, 3, -3, 10**9)}),
-        "compare": (pack.evaluate.compare.CompareImages, {
+        "compare": (pack.evaluate.compare.CompareResult, {
             "result": PICTURES, "content": PICTURES, "halves": (False, True), "lpips_weights": ("none", *TEXTS),
             "source_prompt": TEXTS, "target_prompt": TEXTS, "style": (None, *PICTURES), "mask": MASKS}),
         "evaluate": (pack.evaluate.evaluate_set.EvaluateSet, {
             "results_folder": TEXTS, "content_folder": TEXTS, "style_folder": TEXTS, "filename_prefix": TEXTS,
             "size": WHOLE, "lpips_weights": ("none", *TEXTS), "fid_weights": ("none", *TEXTS)}),
-        "example": (pack.examples.example.ExamplePicture, {"picture": (*TEXTS, *pack.examples.example.example_names())}),
+        "example": (pack.examples.example.ExamplePicture, {
+            "picture": (*TEXTS, *pack.examples.example.example_names())}),
         "fastsam": (pack.masks.fastsam.FastSAMMask, {
             "image": PICTURES, "fastsam_name": TEXTS, "mode": ("text", "points", "boxes", "everything", "x"),
             "text": TEXTS, "points": TEXTS, "boxes": TEXTS, "confidence": NUMBERS, "iou": NUMBERS, "image_size": WHOLE,

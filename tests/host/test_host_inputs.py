@@ -101,9 +101,9 @@ def test_sdxl_needs_its_pooled_embedding(bench, changes, words):
 
 def test_what_a_latent_carries_and_the_pack_does_not_use_is_said(pack, bench):
     latent = {**tiny.make_latent(), "noise_mask": torch.ones(1, 128, 128), "batch_index": [3]}
-    notes = pack.host.inputs.latent_notes(latent)
+    notes = pack.host.checks.latents.latent_notes(latent)
     assert [any(word in note for note in notes) for word in ("noise mask", "batch index")] == [True, True]
-    assert pack.host.inputs.latent_notes(tiny.make_latent()) == []
+    assert pack.host.checks.latents.latent_notes(tiny.make_latent()) == []
     node = pack.pipeline.invert.DDIMInvert
     settings = {"steps": 2, "spacing": "leading", "refinement": 0, "reconstruct": False}
     out = node.execute(model=bench.model, latent=latent, source=EMPTY, **settings)
@@ -114,18 +114,18 @@ def test_what_a_latent_carries_and_the_pack_does_not_use_is_said(pack, bench):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 4.001, -5, "1", None])
 def test_a_number_out_of_its_bounds_is_refused_by_name(pack, bad):
     with pytest.raises(ValueError, match=r"cfg must be a number in -4\.\.4, got "):
-        pack.host.inputs.require_number(bad, "cfg", -4.0, 4.0)
+        pack.host.checks.numbers.require_number(bad, "cfg", -4.0, 4.0)
 
 
 @pytest.mark.parametrize("good", [-4, 0.0, 4.0])
 def test_a_number_within_its_bounds_comes_back(pack, good):
-    assert pack.host.inputs.require_number(good, "cfg", -4.0, 4.0) == good
+    assert pack.host.checks.numbers.require_number(good, "cfg", -4.0, 4.0) == good
 
 
 @pytest.mark.parametrize(("text", "word"), [("a" * 201, "got 201"), ("\ud800", "lone surrogate")])
 def test_a_text_that_cannot_be_shown_is_refused(pack, text, word):
     with pytest.raises(ValueError, match=word) as caught:
-        pack.host.inputs.require_text(text, "name")
+        pack.host.checks.text.require_text(text, "name")
     assert str(caught.value).startswith("name ")
     assert str(caught.value).isascii()
 
@@ -133,7 +133,7 @@ def test_a_text_that_cannot_be_shown_is_refused(pack, text, word):
 def gap(pack, model, conditioning):
     schedule = pack.host.model.schedule_of(model, 10)
     sigmas = [schedule.sigma(t) for t in schedule.timesteps]
-    pack.host.inputs.require_covered(conditioning, model, sigmas, "negative")
+    pack.host.checks.timesteps.require_covered(conditioning, model, sigmas, "negative")
 
 
 def test_prompts_that_leave_a_step_without_one_are_refused(pack, bench):

@@ -70,17 +70,14 @@ def test_wired_settings_are_those_of_the_widgets(scene):
     assert torch.equal(scene.sample(styles=steps.chain(scene.pack, own), **NOTHING), theirs)
 
 
-@pytest.mark.parametrize("typed", [(0.8, 0.8), (0.0, 0.8)])
-def test_a_preset_of_the_node_is_its_values(scene, typed):
-    settings = {
-        "feature_end_percent": typed[0], "attention_end_percent": typed[1], "attention_mode": "adaptive", "blend": "qk",
-        "feature_layers": "all", "self_attention_layers": "all", "cross_attention_layers": "all",
-    }  # fmt: skip
-    out = scene.pack.pipeline.injection_settings.InjectionSettingsNode.execute(preset="keep more content", **settings)
+def test_a_preset_of_the_node_is_its_values(scene):
+    layers = {"feature_layers": "all", "self_attention_layers": "all", "cross_attention_layers": "all"}
+    out = scene.pack.pipeline.injection_settings.InjectionSettingsNode.execute(
+        preset={"preset": "keep more content"}, **layers
+    )
     assert out.args[0] == scene.pack.core.injection.settings.PRESETS["keep more content"]
-    text = "\n".join(out.ui["text"])
-    assert text.startswith("preset keep more content: features 80 %, attention 80 % of the run")
-    assert ("choose custom to use those" in text) == (typed != (0.8, 0.8)), "what is not used is said"
+    (text,) = out.ui["text"]
+    assert text == "preset keep more content: features 80 %, attention 80 % of the run, adaptive, qk"
 
 
 @pytest.mark.parametrize(
@@ -127,9 +124,10 @@ def test_sites_that_were_not_captured_are_refused(scene, chosen, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"feature_end_percent": math.nan}, "feature_end_percent must be a number"),
-        ({"attention_end_percent": 60.0}, "attention_end_percent must be a number in 0..1"),
-        ({"preset": "paper"}, "preset must be one of"),
+        ({"feature_end": math.nan}, "feature_end_percent must be a share of the run in 0..1.*got nan"),
+        ({"attention_end": 60.0}, "attention_end_percent must be a share of the run in 0..1.*got 60"),
+        ({"preset": {"preset": "paper"}}, "preset must be one of.*got 'paper'"),
+        ({"preset": None}, "preset must be one of.*got None"),
         ({"attention_mode": "soft"}, "attention_mode must be one of"),
         ({"blend": "v"}, "blend must be one of"),
         ({"feature_layers": "4;5"}, "feature_layers must be written like"),
@@ -284,8 +282,8 @@ def test_what_is_injected_stands_on_the_node(scene):
     node = scene.pack.pipeline.sampler.InjectedLoRASampler
     out = node.execute(
         model=scene.model, features=scene.features, positive=scene.positive, negative=scene.negative, cfg=1.0,
-        **{**steps.INJECTION, "feature_steps": 3},
+        **steps.custom(steps.STEPS, {**steps.INJECTION, "feature_steps": 3}),
     )  # fmt: skip
     text = "\n".join(out.ui["text"])
     assert text.startswith("no style LoRA: base model\n")
-    assert "injection: features 75 %, attention 50 % of the run, adaptive, qk; 3 and 2 of 4 steps" in text
+    assert "custom: features 75 %, attention 50 % of the run, adaptive, qk; 3 and 2 of 4 steps" in text

@@ -125,15 +125,15 @@ def test_switched_off_is_no_injection_bit_for_bit(pack, seed, mode, with_lora):
     off = steps.sample(
         pack, model, features, positive, negative, feature_steps=0, attention_steps=0, attention_mode=mode, lora=style
     )
-    start = pack.pipeline.sampler.choose_start(model, features.trajectory, None)
+    start = pack.host.sampling.stylize.choose_start(model, features.trajectory, None)
     lora = pack.host.lora.run.LoraRun(model, style, 1.0, "lora", 4)
     content = pack.host.sampling.branches.Content(model, features, features.trajectory, "features")
     empty = pack.core.injection.plan.InjectionPlan(4, 4, 4)  # windows over everything, no site to act on
     for injected in (None, pack.host.sampling.branches.Injected(content, empty)):
         everywhere = pack.host.sampling.branches.Branch(torch.ones(8, 8), lora, None, injected)
-        prepared = pack.host.sampling.injection.Prepared((everywhere,), None, ())
-        none = pack.pipeline.sampler.sample_injected(
-            model, features.trajectory, prepared, positive, negative, 3.0, start
+        alone = pack.host.sampling.branches.Composition((everywhere,), None)
+        none = pack.host.sampling.stylize.sample_injected(
+            model, features.trajectory, alone, positive, negative, 3.0, start
         )
         assert torch.equal(off, none)
     assert torch.equal(off, none)

@@ -24,7 +24,7 @@ def inputs(kind: str, seed: int, rows: int = 2):
 def merged(pack, model, lora: dict, strength: float):
     """A copy of the UNet with W + strength alpha / rank up down in its weights, computed in double precision."""
     unet = copy.deepcopy(model.model.diffusion_model)
-    names = pack.host.training.unet_copy.module_names(model)
+    names = pack.host.training.private_copy.module_names(model)
     count = 0
     for path, name in names.items():
         key = "lora_unet_" + name.replace(".", "_")
@@ -60,18 +60,18 @@ def test_forward_lora_is_a_lora_in_the_weights(pack, seed, measured, kind, stren
 @pytest.mark.parametrize("targets", [("to_q", "to_k", "to_v"), ("to_q", "to_k", "to_v", "to_out.0")])
 def test_exported_lora_through_the_hosts_loader_is_the_peft_model(pack, seed, measured, host_folders, kind, targets):
     model = tiny.make_model(kind, seed=seed)
-    config = pack.core.training.train.TrainConfig(rank=4, alpha=8.0, seed=seed, targets=targets)
+    config = pack.core.training.config.TrainConfig(rank=4, alpha=8.0, seed=seed, targets=targets)
     x, t, extra = inputs(kind, seed)
     with torch.inference_mode(False), torch.no_grad():
-        private = pack.host.training.unet_copy.private_unet(model, torch.float32)
-        layers = pack.core.training.train.adapt(private, config)
+        private = pack.host.training.private_copy.private_unet(model, torch.float32)
+        layers = pack.core.training.layers.adapt(private, config)
         generator = torch.Generator().manual_seed(seed)
         for layer in layers.values():
             up = layer.lora_B["default"].weight
             up.copy_(0.05 * torch.randn(up.shape, generator=generator))
         theirs = private(x.clone(), t.clone(), **{k: v.clone() for k, v in extra.items()})
-        extracted = pack.core.training.train.extract(layers)
-    names = pack.host.training.unet_copy.module_names(model)
+        extracted = pack.core.training.layers.extract(layers)
+    names = pack.host.training.private_copy.module_names(model)
     state = pack.core.lora.file.kohya_state(extracted, names, config.alpha)
     pack.core.lora.file.save_lora(host_folders / "loras" / "style.safetensors", state, {})
     loaded, _ = host_nodes.LoraLoader().load_lora(model, None, "style.safetensors", 1.0, 0.0)

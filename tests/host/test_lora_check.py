@@ -178,7 +178,7 @@ def test_a_file_that_shrinks_while_in_use_changes_nothing(pack, host_folders):
     """Memory-mapped, a read after the cut is SIGBUS: it ends the server. Large enough to span pages."""
     path = host_folders / "loras" / "style.safetensors"
     path.write_bytes(safetensors.torch.save({"a": torch.ones(300_000), "b": torch.ones(300_000)}))
-    lora = pack.host.lora.adapters.lora_from_file("style.safetensors")
+    lora = pack.host.lora.files.lora_from_file("style.safetensors")
     path.write_bytes(b"")
     assert lora["b"].sum() == 300_000
 
@@ -197,7 +197,7 @@ HEADERS = {
 def test_a_damaged_file_is_named(pack, host_folders, kind):
     (host_folders / "loras" / "bad.safetensors").write_bytes(HEADERS[kind])
     with pytest.raises(ValueError, match=r"lora_name: 'bad\.safetensors' cannot be read as safetensors"):
-        pack.host.lora.adapters.lora_from_file("bad.safetensors")
+        pack.host.lora.files.lora_from_file("bad.safetensors")
 
 
 NAMES = ("../outside", "/etc/hosts", "a\0", "\ud800", "a" * 5000, "b" * 300)
@@ -207,4 +207,4 @@ NAMES = ("../outside", "/etc/hosts", "a\0", "\ud800", "a" * 5000, "b" * 300)
 def test_names_of_no_file_in_the_folder_are_refused(pack, host_folders, name):
     (host_folders / "outside.safetensors").write_bytes(safetensors.torch.save(pair()))
     with pytest.raises(ValueError, match=r"^lora_name"):
-        pack.host.lora.adapters.lora_from_file(f"{name}.safetensors")
+        pack.host.lora.files.lora_from_file(f"{name}.safetensors")

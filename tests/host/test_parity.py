@@ -95,12 +95,12 @@ def sample_plainly(pack, model, z, positive, negative, cfg, steps):
     """The Injected LoRA Sampler's run with everything switched off, in the model's own scale."""
     schedule = pack.host.model.schedule_of(model, steps)
     trajectory = pack.core.diffusion.trajectory.Trajectory((z,) * (steps + 1), schedule)
-    start = pack.pipeline.sampler.choose_start(model, trajectory, None)
+    start = pack.host.sampling.stylize.choose_start(model, trajectory, None)
     prompts = [[positive, {}]], [[negative, {}]]
     base = pack.host.lora.run.LoraRun(model, None, 1.0, "lora", steps)
     everywhere = pack.host.sampling.branches.Branch(torch.ones(z.shape[-2:]), base)
-    prepared = pack.host.sampling.injection.Prepared((everywhere,), None, ())
-    samples = pack.pipeline.sampler.sample_injected(model, trajectory, prepared, *prompts, cfg, start)
+    alone = pack.host.sampling.branches.Composition((everywhere,), None)
+    samples = pack.host.sampling.stylize.sample_injected(model, trajectory, alone, *prompts, cfg, start)
     return model.model.process_latent_in(samples)
 
 

@@ -92,7 +92,7 @@ def test_regions_are_tinted_by_their_share_and_the_rest_stays(pack):
     (drawn,), _, picture = rb.preview(pack, rb.styles(pack, mask), content)
     assert drawn.shape == (1, 200, 300, 3)
     assert np.allclose(picture, 255 * drawn[0].numpy(), atol=1)
-    colour, row = torch.tensor(pack.drawing.canvas.colour_of(0)) / 255, drawn[0, 3]  # far from the number
+    colour, row = torch.tensor(pack.drawing.palette.colour_of(0)), drawn[0, 3]  # far from the number
     tint = (row - 0.5) @ (colour - 0.5) / (colour - 0.5).square().sum()
     near_line = (torch.arange(300) - 150).abs() < 6
     expected = pack.masks.preview.TINT * mask[0, 3]
@@ -103,7 +103,7 @@ def test_regions_are_tinted_by_their_share_and_the_rest_stays(pack):
 def test_a_line_runs_where_the_mask_is_a_half(pack):
     content = torch.full((1, 200, 200, 3), 0.5)
     (drawn,), *_ = rb.preview(pack, rb.styles(pack, columns(0, 80, 200, 200)), content)
-    bright = 0.5 + torch.tensor(pack.drawing.canvas.colour_of(0)) / 510
+    bright = 0.5 + 0.5 * torch.tensor(pack.drawing.palette.colour_of(0))
     assert torch.allclose(drawn[0, 3, 79], bright, atol=0.01)
     assert (drawn[0, 3, 80] < 0.2).all(), "dark outside"
     assert torch.allclose(drawn[0, 3, 78], drawn[0, 3, 10], atol=0.01)

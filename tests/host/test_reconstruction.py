@@ -104,10 +104,15 @@ def test_the_plot_shows_the_distances(pack, pair, content):
     """Each line's own colour at each of its points."""
     (plot, _, _), rows, picture = ab.report(pack, pair[1], content[1], content[2], steps=STEPS)
     names = ("distance_plain", "distance_refined")
-    heights = pack.drawing.plot.log_heights([row[name] for row in rows[1:] for name in names])
-    frame = pack.drawing.plot.Plot((), ((0.0, ""), (float(STEPS), "")), "", "", heights, log=True)
-    for index, name in enumerate(names):
-        colour = torch.tensor(pack.drawing.canvas.colour_of(index)) / 255
-        last = plot[0, round(frame.y(rows[-1][name])), round(frame.x(STEPS))]
-        assert torch.allclose(last, colour, atol=0.01), name
+    kind = pack.evaluate.reconstruction.Report
+    reports = [kind(name, 0, tuple(row[name] for row in rows), 1.0) for name in names]
+    with pack.drawing.page.dark_style():
+        page = pack.drawing.plot.plot_page(pack.evaluate.reconstruction.distance_plot(reports))
+        pack.drawing.page.render(page)  # which lays it out
+    for index, (name, line) in enumerate(zip(names, page.axes[0].lines, strict=True)):
+        assert line.get_ydata().tolist() == [row[name] for row in rows[1:]]
+        across, up = page.axes[0].transData.transform((STEPS, rows[-1][name]))
+        colour = torch.tensor(pack.drawing.palette.colour_of(index))
+        last = plot[0, round(plot.shape[1] - up), round(across) - 2]
+        assert torch.allclose(last, colour, atol=0.02), name
     assert picture.shape == plot.shape[1:]

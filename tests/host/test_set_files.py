@@ -36,7 +36,7 @@ CONTENTS, STYLES = (
     ],
 )
 def test_names_say_what_results_were_made_of(pack, stem, found):
-    assert pack.host.evaluation.set_files.readings(stem, CONTENTS, STYLES) == found
+    assert pack.core.evaluation.set_plan.readings(stem, CONTENTS, STYLES) == found
 
 
 def test_names_that_can_be_read_in_two_ways_are_skipped(pack, folders):
@@ -64,7 +64,7 @@ def test_pictures_are_scaled_as_the_field_does(pack, tmp_path, size):
     sb.save(tmp_path / "a.png", 1, *size)
     with Image.open(tmp_path / "a.png") as picture:
         expected = functional.to_tensor(functional.resize(picture, 128)).movedim(0, -1)
-    assert torch.equal(pack.host.evaluation.set_files.read_picture(tmp_path / "a.png", 128), expected)
+    assert torch.equal(pack.host.evaluation.picture_files.read_picture(tmp_path / "a.png", 128), expected)
 
 
 def test_a_file_that_is_added_makes_the_node_run_again(pack, folders):
@@ -99,10 +99,6 @@ def test_folders_elsewhere_are_refused(pack, folders, widget, name):
 
 @pytest.mark.parametrize("name", ["", "/tmp/x", "../x", "a/../x", "a\\x", "a/", "C:x"])
 def test_tables_elsewhere_are_refused(pack, folders, name):
-    if name == "a/":
-        assert len(sb.evaluate(pack, filename_prefix=name).pairs) == 6
-        assert (folders / "output" / "a.csv").is_file()
-        return
     with rb.refuses("filename_prefix: ", repr(name), "plain name"):
         sb.evaluate(pack, filename_prefix=name)
 
@@ -197,7 +193,7 @@ def test_a_table_that_another_program_holds_is_named(pack, folders, monkeypatch)
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pack.host.evaluation.set_table.os, "replace", held)
+        patch.setattr(pack.core.evaluation.set_table.os, "replace", held)
         with rb.refuses("set.csv cannot be written (Permission denied)", "close the program"):
             sb.evaluate(pack)
     assert sb.table(folders).read_text() == before
@@ -205,14 +201,14 @@ def test_a_table_that_another_program_holds_is_named(pack, folders, monkeypatch)
 
 
 def test_a_file_that_cannot_be_opened_is_named(pack, folders, monkeypatch):
-    digest = pack.host.evaluation.set_run.digest
+    digest = pack.host.evaluation.picture_files.digest
 
     def closed(path):
         if path.name == "oil_2.jpg":
-            raise pack.core.metrics.pixels.NotAvailable("it cannot be read (Permission denied)")
+            raise pack.core.metrics.available.NotAvailable("it cannot be read (Permission denied)")
         return digest(path)
 
-    monkeypatch.setattr(pack.host.evaluation.set_run, "digest", closed)
+    monkeypatch.setattr(pack.evaluate.evaluate_set, "digest", closed)
     out = sb.evaluate(pack)
     assert "- cat_stylized_oil_2.png: oil_2.jpg: it cannot be read (Permission denied)" in out.summary
     assert len(out.pairs) == 4

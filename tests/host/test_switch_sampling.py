@@ -14,10 +14,10 @@ from test_regions import SIZE, Scene, cells
 
 
 def switch(scene, *entries):
-    """A schedule of (number of the LoRA, start, end[, strength])."""
+    """A schedule of (number of the LoRA, start, end[, strength]), start and end in steps of the run's four."""
     module = scene.pack.core.lora.schedule
     rows = [(i, start, end, *(rest or (1.0,))) for i, start, end, *rest in entries]
-    made = (module.LoraEntry(scene.loras[i], strength, a, b, f"style {i}") for i, a, b, strength in rows)
+    made = (module.LoraEntry(scene.loras[i], strength, a / 4, b / 4, f"style {i}") for i, a, b, strength in rows)
     return module.LoraSchedule(tuple(made))
 
 
@@ -68,7 +68,7 @@ def test_an_empty_window_is_the_base_model(scene):
 
 def test_ramps_change_the_strength_step_by_step(scene):
     module = scene.pack.core.lora.schedule
-    ramped = module.LoraSchedule((module.LoraEntry(scene.loras[0], 1.0, 0, 4, "a", ramp_in=1, ramp_out=2),))
+    ramped = module.LoraSchedule((module.LoraEntry(scene.loras[0], 1.0, name="a", ramp_in=0.25, ramp_out=0.5),))
     by_hand = switch(scene, *((0, i, i + 1, s) for i, s in enumerate((0.5, 1.0, 2 / 3, 1 / 3))))
     assert torch.equal(scene.sample(lora=ramped), scene.sample(lora=by_hand))
 
@@ -108,22 +108,19 @@ def test_switching_copies_no_weight(scene, monkeypatch):
     comfy.model_management.unload_all_models()
 
 
-@pytest.mark.parametrize(("entries", "words"), [(((0, 0, 5),), "beyond the run's 4 steps"), (((0, 7, 9),), "7..9")])
-def test_a_schedule_beyond_the_run_is_refused(scene, entries, words):
-    model, rows = counting(scene.model)
-    for settings in (
-        {"lora": switch(scene, *entries)},
-        {"styles": steps.chain(scene.pack, {"lora": switch(scene, *entries), "positive": scene.positive})},
-    ):
-        with pytest.raises(ValueError, match=words):
-            scene.sample(model, **settings)
-    assert rows == []
+def test_a_turn_too_short_for_a_step_is_told(scene):
+    """A tenth of four steps: nothing of it acts, and the node says so."""
+    schedule = switch(scene, (1, 0, 2), (0, 2, 2.4))
+    module = scene.pack.host.lora.run
+    run = module.LoraRun(scene.model, schedule, 1.0, "lora", 4)
+    assert run.notes == ("note: lora, 'style 0' 50 to 60 %: none of the 4 steps",)
+    assert torch.equal(scene.sample(lora=schedule), scene.sample(lora=switch(scene, (1, 0, 2))))
 
 
 def test_a_lora_of_another_family_in_a_schedule_is_named(scene):
     other = steps.random_lora(scene.pack, tiny.make_model("sdxl"), 1)
     foreign = {f"{key}.x": value for key, value in other.items()}
     module = scene.pack.core.lora.schedule
-    schedule = module.LoraSchedule((module.LoraEntry(foreign, 1.0, 0, 2, "foreign"),))
-    with pytest.raises(ValueError, match=r"style 1, 'foreign' at steps 0\.\.2 matches 0 layers"):
+    schedule = module.LoraSchedule((module.LoraEntry(foreign, 1.0, 0.0, 0.5, "foreign"),))
+    with pytest.raises(ValueError, match=r"style 1, 'foreign' 0 to 50 % matches 0 layers"):
         scene.sample(styles=steps.chain(scene.pack, {"lora": schedule, "positive": scene.positive}))

@@ -162,7 +162,7 @@ def test_pictures_are_resized_before_they_are_encoded(pack, monkeypatch, height,
 def test_every_picture_of_a_batch_is_used(pack):
     pictures = picture(1, 64, 64, 3)
     with torch.inference_mode(False):
-        draw, shape, _ = pack.host.training.unet_copy.latent_source(tiny.make_vae(), tiny.make_model("small"), pictures)
+        draw, shape, _ = pack.host.training.latents.latent_source(tiny.make_vae(), tiny.make_model("small"), pictures)
         generator = torch.Generator().manual_seed(0)
         drawn = torch.cat([draw(1, generator) for _ in range(40)])
     assert shape == (4, 8, 8)
@@ -175,7 +175,7 @@ def test_shrinking_keeps_means_and_crops_the_centre(pack, height, width):
     pixels = picture(4, height, width)
     side = min(height, width)
     resolution = side // 2
-    made = pack.host.training.unet_copy.prepare_pictures(pixels, resolution)
+    made = pack.host.training.latents.prepare_pictures(pixels, resolution)
     top, left = (height - side) // 2, (width - side) // 2
     centre = pixels[:, top : top + side, left : left + side]
     means = centre.unflatten(1, (resolution, 2)).unflatten(3, (resolution, 2)).mean(dim=(2, 4))
@@ -190,7 +190,7 @@ def test_a_posterior_gives_a_fresh_latent_each_time(pack, posterior):
         vae.first_stage_model.quant_conv.bias[4:] = torch.tensor([-4.0, -2.0, 2.0, 3.0])
     model, pictures = tiny.make_model("small"), picture(1)
     with torch.inference_mode(False):
-        draw, *_ = pack.host.training.unet_copy.latent_source(vae, model, pictures)
+        draw, *_ = pack.host.training.latents.latent_source(vae, model, pictures)
         drawn = draw(64, torch.Generator().manual_seed(0)) / model.model.process_latent_in(torch.ones(1))
     if not posterior:
         assert torch.equal(drawn, drawn[:1].expand_as(drawn))

@@ -37,7 +37,7 @@ def forward(unet, seed: int = 5) -> torch.Tensor:
 def private(pack, model, dtype=torch.float32):
     """(the copy, its prediction)."""
     with torch.inference_mode(False), torch.no_grad():
-        unet = pack.host.training.unet_copy.private_unet(model, dtype)
+        unet = pack.host.training.private_copy.private_unet(model, dtype)
         return unet, forward(unet)
 
 
@@ -228,7 +228,7 @@ def test_the_copy_takes_its_own_size_and_one_weight_more(pack, monkeypatch, meas
 
     monkeypatch.setattr(management, "free_memory", watched)
     with torch.inference_mode(False), Live() as live:
-        unet = pack.host.training.unet_copy.private_unet(model, dtype)
+        unet = pack.host.training.private_copy.private_unet(model, dtype)
     assert size <= live.now <= 1.01 * size, "what lives on is the copy"
     ((memory, held),) = freed
     assert memory >= 2 * size
@@ -257,7 +257,7 @@ def test_tiles_have_no_posterior_of_the_picture(pack, monkeypatch, size):
     vae, model, picture = tiny.make_posterior_vae(), tiny.make_model("small"), torch.rand(2, size, size, 3)
     calls = tiling(monkeypatch, vae)
     with torch.inference_mode(False):
-        draw, shape, words = pack.host.training.unet_copy.latent_source(vae, model, picture)
+        draw, shape, words = pack.host.training.latents.latent_source(vae, model, picture)
         assert len(calls) > 3, "the host has not tiled"
         drawn = draw(32, torch.Generator().manual_seed(0))
     assert shape == (4, size // 8, size // 8)
@@ -280,7 +280,7 @@ def test_tiled_encoding_is_said_on_the_node(pack, monkeypatch):
 
 def test_a_whole_encoding_says_nothing_of_tiles(pack):
     with torch.inference_mode(False):
-        source = pack.host.training.unet_copy.latent_source(
+        source = pack.host.training.latents.latent_source(
             tiny.make_posterior_vae(), tiny.make_model("small"), torch.rand(3, 64, 64, 3)
         )
     assert source.words == ""

@@ -91,7 +91,7 @@ def weights(tmp_path, monkeypatch):
 
 
 def test_metric_weights_are_valid_in_both_forms(pack, asked, weights):
-    node = pack.evaluate.compare.CompareImages
+    node = pack.evaluate.compare.CompareResult
     for name in (ALEX, f"{ALEX} (not installed)", "none"):
         assert asked(node, lpips_weights=name) == {}
     assert "no 'other.pth' in models/lpips" in asked(node, lpips_weights="other.pth")["lpips_weights"]
@@ -131,7 +131,7 @@ def test_what_comes_over_a_wire_is_not_looked_at(pack, asked):
     for node in (
         pack.pipeline.train.TrainStyleLoRA,
         pack.masks.fastsam.FastSAMMask,
-        pack.evaluate.compare.CompareImages,
+        pack.evaluate.compare.CompareResult,
         pack.evaluate.evaluate_set.EvaluateSet,
     ):
         assert node.validate_inputs() is True

@@ -15,14 +15,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ImageScale": {"width": 64, "height": 64},
     "DiffStyler_TrainStyleLoRA": {"steps": 3, "resolution": 64, "batch_size": 1, "rank": 2},
     "DiffStyler_DDIMInvert": {"steps": 10},
-    "DiffStyler_Capture": {"feature_steps": 6, "attention_steps": 10},
-    "DiffStyler_InjectedSampler": {"feature_steps": 6, "attention_steps": 5, "preset": "custom"},
 }
+CUSTOM = {
+    "preset": "custom", "preset.feature_end_percent": 0.6, "preset.attention_end_percent": 0.5,
+    "preset.attention_mode": "adaptive", "preset.blend": "qk",
+}  # fmt: skip
 
 
 def small_run(**more: dict[str, Any]):
     """An API-format prompt. ``more``: node class without its prefix -> inputs to set on top."""
     prompt = json.loads(FILE.read_text(encoding="utf-8"))
+    prompt[SAMPLER]["inputs"] |= CUSTOM
     for target, inputs in [*SETTINGS.items(), *((f"DiffStyler_{name}", inputs) for name, inputs in more.items())]:
         for name, value in inputs.items():
             set_input(prompt, target, name, value)

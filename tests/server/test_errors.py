@@ -13,8 +13,12 @@ def files_of(server, folder):
 
 
 ERRORS = {
-    "sampler window": ({"InjectedSampler": {"attention_steps": 11}}, SAMPLER, ("attention_steps", "got 11", "0..10")),
-    "capture window": ({"Capture": {"feature_steps": 50}}, CAPTURE, ("feature_steps", "got 50", "0..10")),
+    "sampler preset": ({"InjectedSampler": {"preset": "paper 1999"}}, SAMPLER, ("preset must be one of", "paper 2026")),
+    "capture window": (
+        {"Capture": {"attention_end_percent": 0.5}},
+        SAMPLER,
+        ("step 5 of 10", "Raise attention_end_percent"),
+    ),
     "layers": ({"Capture": {"self_attention_layers": "0-11"}}, CAPTURE, ("layers 0-2 do not exist", "3-11")),
     "prefix": ({"TrainStyleLoRA": {"filename_prefix": "../x"}}, TRAIN, ("filename_prefix", "'../x'")),
 }
@@ -37,7 +41,10 @@ def test_an_error_names_its_node_and_keeps_what_was_made(client, case):
 
 REFUSED = {
     "steps": ({"DDIMInvert": {"steps": 0}}, INVERT, "steps"),
-    "blend": ({"InjectedSampler": {"blend": "soft"}}, SAMPLER, "blend"),
+    "blend": ({"InjectedSampler": {"preset.blend": "soft"}}, SAMPLER, "blend"),
+    "window": ({"InjectedSampler": {"preset.feature_end_percent": 30}}, SAMPLER, "preset.feature_end_percent"),
+    "capture window": ({"Capture": {"feature_end_percent": 30}}, CAPTURE, "feature_end_percent"),
+    "layer list": ({"Capture": {"feature_layers": "4;5"}}, CAPTURE, "feature_layers must be written like"),
     "learning_rate": ({"TrainStyleLoRA": {"learning_rate": 2.0}}, TRAIN, "learning_rate"),
     "lora_name": ({"InjectedSampler": {"lora_name": "gone.safetensors"}}, SAMPLER, "lora_name"),
 }
@@ -93,7 +100,7 @@ def test_errors_and_cancel_leave_the_model_as_it_was(server, client):
 
     before = picture()
     with pytest.raises(PromptError):
-        client.queue(small_run(InjectedSampler={"attention_steps": 11}))
+        client.queue(small_run(InjectedSampler={"preset": "paper 1999"}))
     with pytest.raises(PromptError):
         client.queue(with_nodes(plain, f=("ProbeFails", {"words": "another pack"})))
     client.queue(small_run(InjectedSampler={"cfg": 6.5}))

@@ -61,7 +61,9 @@ def test_the_same_prompt_again_is_all_cached_and_keeps_its_words(client, first):
     assert {node_id: again.text(node_id) for node_id in WORDS} == {node_id: first.text(node_id) for node_id in WORDS}
 
 
-@pytest.mark.parametrize("changes", [{"attention_steps": 4}, {"feature_steps": 3}, {"cfg": 2.0}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"preset.attention_end_percent": 0.4}, {"preset": "paper 2024"}, {"cfg": 2.0}], ids=str
+)
 def test_a_change_of_the_sampler_redoes_the_sampler_only(client, first, changes):
     assert client.queue(small_run(InjectedSampler=changes)).cached == EVERYTHING - SAMPLED
 

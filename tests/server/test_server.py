@@ -1,5 +1,6 @@
 """The real server: it starts, has the pack, runs prompts, and says which node failed."""
 
+import asyncio
 import io
 import json
 import sys
@@ -75,6 +76,13 @@ def test_steps_text_and_time_of_a_node_arrive(client):
     assert steps == [(n, 5.0) for n in range(1, 6)]
     assert result.text("1") == "slept 5 times"
     assert 0.45 < result.node_seconds["1"] < 5.0
+
+
+def test_a_client_works_where_an_event_loop_is_at_work(client):
+    async def queued():
+        return client.queue(slow(2, 0.0), timeout=60)
+
+    assert asyncio.run(queued()).text("1") == "slept 2 times"
 
 
 def test_a_second_run_is_cached_and_a_freed_cache_is_not(client):

@@ -1,4 +1,4 @@
-"""`dev.py test`: the linter, the type checker, and each folder of tests in a process of its own."""
+"""`dev.py test`: linter, contracts of imports, type checker, and each folder of tests in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pathlib import Path
 from .chromium import MISSING, find_chromium
 from .console import say
 from .host import Host
-from .links import link_folder
+from .links import link_file, link_folder
 from .process import run_foreground
 from .reports import Counts, Outcome, read_junit, table
 
 SUITES = ("core", "host", "server", "browser")
-PARTS = ("lint", "format", "types", *SUITES)
+PARTS = ("lint", "format", "walls", "types", *SUITES)
 LIMIT_S = 1800.0  # for one part: one that hangs must not hang the whole run
+_LINT_IMPORTS = "from importlinter.cli import lint_imports_command as lint; lint()"  # it has no -m form
 _NO_TESTS = 5  # pytest's exit code
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "YOLO_OFFLINE": "1", "PYTHONFAULTHANDLER": "1"}
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # the tests' tensors are tiny: a second thread costs more than it brings
@@ -50,7 +51,19 @@ class Checks:
             return self._checker(part, ["-m", "ruff", "check", "."], self.root)
         if part == "format":
             return self._checker(part, ["-m", "ruff", "format", "--check", "."], self.root)
+        if part == "walls":
+            return self._walls()
         return self._types() if part == "types" else self._suite(part)
+
+    def _walls(self) -> Outcome:
+        """import-linter wants a package with a name: look through links at what the pack is made of. Its own kind of
+        contract lies in the tools."""
+        room = self.root / ".host" / "walls"
+        link_file(self.root / "__init__.py", room / "comfyui_diffstyler" / "__init__.py")
+        for folder in ("nodes", "diffstyler_core"):
+            link_folder(self.root / folder, room / "comfyui_diffstyler" / folder)
+        link_folder(self.root / "tools", room / "tools")
+        return self._checker("walls", ["-c", _LINT_IMPORTS, f"--config={self.root / 'pyproject.toml'}"], room)
 
     def _types(self) -> Outcome:
         """mypy takes a package by its folder's name, and a clone's may be no name at all ('my-pack'): look through a

@@ -1,1 +1,1 @@
-"""Figures of results, and of whole folders of them."""
+"""The files of an evaluation."""

@@ -7,11 +7,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-import folder_paths
-import safetensors.torch
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
@@ -20,47 +17,19 @@ from comfy.weight_adapter.bypass import BypassForwardHook
 from torch import Tensor, nn
 
 from ....diffstyler_core.lora.schedule import Lora
-from ..inputs import require_text
-from .check import PREFIX, checked_adapters
+from .check import checked_adapters
+from .keys import PREFIX
 
 log = logging.getLogger(__name__)
 
 Forward = Callable[..., Tensor]
-
-NO_LORA = "none"
-LONGEST_PATH = 4096
-"""Letters of a file's name with its folders, as far as systems take them."""
-
-
-def lora_names() -> list[str]:
-    """The files of models/loras that this pack opens: safetensors only."""
-    return [name for name in folder_paths.get_filename_list("loras") if name.endswith(".safetensors")]
-
-
-def lora_from_file(name: str) -> Lora:
-    """The LoRA of a file in models/loras, in memory: a file that changes while it is in use changes nothing.
-
-    Raises ValueError for another type, a name that no file can have, a missing or an unreadable file.
-    """
-    if not name.endswith(".safetensors"):
-        raise ValueError(f"lora_name must be a .safetensors file, got {name!r:.100}: convert it first.")
-    require_text(name, "lora_name", LONGEST_PATH)
-    path = folder_paths.get_full_path("loras", name)
-    if path is None:
-        raise ValueError(f"lora_name: there is no {name!r} in models/loras; refresh the list and choose another.")
-    try:
-        return safetensors.torch.load(Path(path).read_bytes())
-    except Exception as error:
-        raise ValueError(
-            f"lora_name: {name!r} cannot be read as safetensors ({error}). Train or fetch it again."
-        ) from error
 
 
 class ForwardLora:
     """A LoRA on one model at one strength, applied as ``g(f(x) + strength * h(x))`` by the host's own adapters.
 
     notes: lines on what of it is not applied here, for the node to show.
-    Raises ValueError for what would not act as in the weights (host_lora_check).
+    Raises ValueError for what would not act as in the weights (lora/check.py).
     """
 
     def __init__(self, model: ModelPatcher, lora: Lora, strength: float, name: str = "the style LoRA") -> None:

@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-import os
-
-import folder_paths
 from comfy.model_patcher import ModelPatcher
 
 from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
-from ..inputs import require_text
-from .adapters import LONGEST_PATH, NO_LORA, ForwardLora, lora_from_file
+from .adapters import ForwardLora
+from .files import NO_LORA, lora_from_file
 
 STRONGEST = 4.0
 """The largest strength, either way, that the nodes take."""
 
 
 class LoraRun:
-    """The LoRA of every step: one, a schedule's, or none (the base model). Each is read and checked once.
+    """The LoRA of every step of a run of S: one, a schedule's, or none (the base model). Each is read and checked once.
 
-    Raises ValueError when a LoRA does not fit the model, or a schedule reaches beyond the run. ``name`` is what errors
-    call the input.
+    Raises ValueError when a LoRA does not fit the model. ``name`` is what errors call the input.
     """
 
     def __init__(
         self, model: ModelPatcher, lora: Lora | LoraSchedule | None, strength: float, name: str, steps: int
     ) -> None:
-        schedule = lora if isinstance(lora, LoraSchedule) else LoraSchedule(())
-        if lora is not None and not isinstance(lora, LoraSchedule):
-            schedule = LoraSchedule.constant(lora, 1.0, steps)
-        schedule.check(steps)
         several = isinstance(lora, LoraSchedule)
+        self._schedule = _as_schedule(lora)
         self._strength = strength
-        self._schedule = schedule
+        self._steps = steps
+        self._idle = [f"note: {name}, {entry}: none of the {steps} steps" for entry in self._schedule.idle(steps)]
         self._ready = {
-            entry.start_at_step: ForwardLora(model, entry.lora, 1.0, f"{name}, {entry}" if several else name)
-            for entry in schedule.entries
+            entry.start: ForwardLora(model, entry.lora, 1.0, f"{name}, {entry}" if several else name)
+            for entry in self._schedule.entries
         }
 
     def at(self, step: int) -> ForwardLora | None:
         """The LoRA of a step at its strength there; None where the base model acts."""
-        entry = self._schedule.at(step)
+        entry = self._schedule.at(step, self._steps)
         if entry is None:
             return None
-        strength = entry.strength_at(step) * self._strength
-        return None if strength == 0.0 else self._ready[entry.start_at_step].at(strength)
+        strength = entry.strength_at(step, self._steps) * self._strength
+        return None if strength == 0.0 else self._ready[entry.start].at(strength)
 
     @property
     def bare(self) -> bool:
@@ -53,12 +47,18 @@ class LoraRun:
     @property
     def notes(self) -> tuple[str, ...]:
         """What of the LoRAs is not applied here, in words."""
-        return tuple(note for lora in self._ready.values() for note in lora.notes)
+        return (*self._idle, *(note for lora in self._ready.values() for note in lora.notes))
 
     def release(self) -> None:
         """Forgets what the run put on the computing device."""
         for lora in self._ready.values():
             lora.release()
+
+
+def _as_schedule(lora: Lora | LoraSchedule | None) -> LoraSchedule:
+    if isinstance(lora, LoraSchedule):
+        return lora
+    return LoraSchedule(()) if lora is None else LoraSchedule.constant(lora)
 
 
 def wired_or_file(lora: Lora | LoraSchedule | None, lora_name: str) -> tuple[Lora | LoraSchedule | None, str]:
@@ -74,11 +74,3 @@ def wired_or_file(lora: Lora | LoraSchedule | None, lora_name: str) -> tuple[Lor
     if lora_name != NO_LORA:
         return lora_from_file(lora_name), f"lora_name: {lora_name!r}"
     return lora, "lora"
-
-
-def file_fingerprint(lora_name: str) -> str:
-    """A changed file is another LoRA, though its name is the same."""
-    if lora_name == NO_LORA:
-        return ""
-    path = folder_paths.get_full_path("loras", require_text(lora_name, "lora_name", LONGEST_PATH))
-    return "" if path is None else f"{os.stat(path).st_mtime_ns}"

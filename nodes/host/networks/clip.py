@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..paths import is_inside
+
 NO_FOLDER = "none"
 FOLDERS = ("text_encoders", "clip_vision", "fastsam")  # the host's models/clip is one of text_encoders' folders
 TOGETHER = 16  # pictures at a time
@@ -59,7 +61,7 @@ def clip_folders() -> dict[str, Path]:
     for home in [Path(path) for kind in FOLDERS for path in folder_paths.get_folder_paths(kind)]:
         for config in sorted(home.glob("*/config.json")):
             folder = config.parent
-            if folder.resolve().is_relative_to(home.resolve()) and _is_clip(config):
+            if is_inside(folder, home) and _is_clip(config):
                 found.setdefault(folder.name, folder)
     return found
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ....diffstyler_core.masks.crops import candidate_crops
-from ....diffstyler_core.metrics.pixels import NotAvailable
+from ....diffstyler_core.metrics.available import NotAvailable
 from .clip import NO_FOLDER, make_ranker
 
 
@@ -62,18 +60,3 @@ class ClipScores:
         texts = [make_ranker(words, clip, self._vision, NO_FOLDER).text for words in (source, target)]
         first, second = (functional.normalize(text.double().cpu(), dim=0) for text in texts)
         return second - first
-
-
-def similarity(embedded: Tensor, style: Tensor) -> float:
-    """CLIP image similarity: the cosine of two embeddings, -1..1. Higher: more like the style."""
-    return functional.cosine_similarity(embedded, style, dim=0).item()
-
-
-def fingerprint(clip_vision: Any) -> str:
-    """Names the weights of a CLIP_VISION, all of them, so that figures of another one are not taken for its own."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, parameter in clip_vision.model.named_parameters():
-        weight = parameter.detach().to("cpu", torch.float32)
-        total, size = (values.sum(dtype=torch.float64).item() for values in (weight, weight.abs()))
-        digest.update(f"{name} {list(weight.shape)} {total:.6g} {size:.6g}".encode())
-    return digest.hexdigest()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import folder_paths
 
-from ....diffstyler_core.metrics.pixels import NotAvailable
-from ..inputs import require_text
+from ....diffstyler_core.metrics.available import NotAvailable
 from ..not_installed import first_installed, listed, plain
+from ..paths import model_file, shortened
 
 NONE = "none"
 LPIPS, FID = "lpips", "fid"
@@ -57,33 +57,12 @@ def require_listed(folder: str, name: str) -> None:
 
 def weight_file(folder: str, name: str) -> Path:
     """The file of that name. Raises NotAvailable when it is missing or none, ValueError when it lies elsewhere."""
-    name = plain(name)
+    name, widget = plain(name), f"{folder}_weights"
     if name == NONE:
-        raise NotAvailable(f"{folder}_weights is '{NONE}'")
-    require_text(name, f"{folder}_weights")
-    if os.path.isabs(name) or ".." in Path(name.replace("\\", "/")).parts or not name.endswith(SUFFIXES):
-        raise ValueError(
-            f"{folder}_weights must name a {', '.join(SUFFIXES)} file inside models/{folder}, got {name!r}. "
-            "Choose one there."
-        )
-    homes = [Path(home) for home in folder_paths.get_folder_paths(folder)]
-    found = next((home / name for home in homes if (home / name).is_file()), None)
+        raise NotAvailable(f"{widget} is '{NONE}'")
+    found = model_file(folder, name, widget, SUFFIXES)
     if found is None:
         source = SOURCES[folder].get(name)
         fetch = f"Fetch it from {source} and put it there" if source else "Put it there"
-        raise NotAvailable(f"there is no {name!r} in models/{folder}. {fetch}")
-    if not any(found.resolve().is_relative_to(home.resolve()) for home in homes):
-        raise ValueError(
-            f"{folder}_weights: {name!r} is a link that leads out of models/{folder}, to {found.resolve()}. "
-            f"Put the file itself there, or name its folder in extra_model_paths.yaml as '{folder}'."
-        )
+        raise NotAvailable(f"there is no {shortened(name)} in models/{folder}. {fetch}")
     return found
-
-
-def weight_stamp(folder: str, name: str | None) -> str:
-    """Changes with the file: other weights, though the name is the same. Empty for none and for a missing one."""
-    try:
-        stat = weight_file(folder, name or NONE).stat()
-    except (ValueError, OSError):  # executing says what is wrong
-        return ""
-    return f"{name}:{stat.st_mtime_ns}:{stat.st_size}"

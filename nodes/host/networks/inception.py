@@ -10,10 +10,11 @@ import comfy.model_management
 import torch
 from torch import Tensor, nn
 
-from ....diffstyler_core.metrics.pixels import NotAvailable
-from .perceptual import library, read_weights, to_device
+from ....diffstyler_core.evaluation.set_features import FEATURES
+from ....diffstyler_core.metrics.available import NotAvailable
+from ....diffstyler_core.metrics.packages import metric_module
+from .perceptual import read_weights, to_device
 
-FEATURES = 2048
 LEAST = 75
 """Pixels on each side that ArtFID's network needs; the standard one scales all pictures."""
 
@@ -65,7 +66,7 @@ def build_standard(state: dict[str, Tensor]) -> nn.Module:
     checked = io.BytesIO()
     torch.save(dict(state), checked)
     checked.seek(0)
-    make = library("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
+    make = metric_module("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
     try:
         return make("inception-v3-compat", [str(FEATURES)], feature_extractor_weights_path=checked)
     except RuntimeError as error:

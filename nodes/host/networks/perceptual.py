@@ -1,10 +1,7 @@
-"""torchmetrics' SSIM and LPIPS. The package is imported when first needed, and its changes to others are undone."""
+"""torchmetrics' LPIPS over a backbone from a file."""
 
 from __future__ import annotations
 
-import importlib
-import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ....diffstyler_core.masks.mask import resize_by_area
-from ....diffstyler_core.metrics.pixels import NotAvailable, inner, require_alike, weighted_mean
+from ....diffstyler_core.metrics.available import NotAvailable
+from ....diffstyler_core.metrics.packages import metric_module
+from ....diffstyler_core.metrics.pixels import weighted_mean
 from ....diffstyler_core.metrics.texture import gram
 
-WINDOW = 5
-"""Pixels to each side of SSIM's Gaussian window (11 x 11, deviation 1.5)."""
 LEAST = 64
 """Pixels on each side that LPIPS' networks need."""
 ROOM = 2 * 1024**3
@@ -30,46 +27,6 @@ BACKBONES: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "squeeze": ("squeezenet1_1", "features.3.squeeze.weight", (16, 64, 1, 1)),
 }
 """By LPIPS' name: torchvision's name, and a weight that tells its file from the others'."""
-
-
-def library(name: str) -> Any:
-    """A module of torchmetrics or torch_fidelity. Raises NotAvailable when the package is not installed.
-
-    torchmetrics gives numpy, PIL and scipy.signal old names back and logs on its own: all of that is undone, as other
-    packs may look for those names.
-    """
-    if name in sys.modules:
-        return sys.modules[name]
-    package = name.split(".")[0]
-    spots = [("numpy", "Inf"), ("PIL", "PILLOW_VERSION"), ("scipy.signal", "hamming")]
-    absent = [spot for spot in spots if not hasattr(sys.modules.get(spot[0]), spot[1])]
-    try:
-        found = importlib.import_module(name)
-    except ImportError as error:
-        raise NotAvailable(
-            f"the package {package.replace('_', '-')} is not installed ({error}). Install the pack's requirements.txt"
-        ) from error
-    for module, attribute in absent:
-        if hasattr(sys.modules.get(module), attribute):
-            delattr(sys.modules[module], attribute)
-    logging.getLogger(package).handlers.clear()
-    return found
-
-
-def ssim(picture: Tensor, reference: Tensor, weight: Tensor) -> float:
-    """Structural similarity (Wang et al. 2004) by torchmetrics, mean of the colour channels, -1..1. Higher is closer.
-
-    Pictures [H, W, 3] in 0..1, weight [H, W]. Only windows that lie wholly in the region count, as in scikit-image.
-    Raises ValueError for shapes that differ, NotAvailable where no 11 x 11 pixels lie in the region.
-    """
-    require_alike(picture, reference, weight)
-    counted = inner(weight.float(), WINDOW)
-    if not counted.any():
-        raise NotAvailable("the region holds no 11 x 11 pixels")
-    measure = library("torchmetrics.functional.image.ssim").structural_similarity_index_measure
-    a, b = (x.float().movedim(-1, 0)[None] for x in (picture, reference))
-    similar = measure(a, b, data_range=1.0, return_full_image=True)[1][0]  # [3, H, W], its edge from mirrored pixels
-    return weighted_mean(similar[:, WINDOW:-WINDOW, WINDOW:-WINDOW].mean(0), counted)
 
 
 class Lpips:
@@ -140,7 +97,7 @@ def read_backbone(path: Path) -> tuple[str, dict[str, Tensor]]:
 def build_lpips(backbone: str, state: dict[str, Tensor]) -> Any:
     """LPIPS with its own linear weights, which come with torchmetrics. Nothing is downloaded (pnet_rand)."""
     with torch.inference_mode(False):
-        net = library("torchmetrics.functional.image.lpips")._LPIPS(net=backbone, pnet_rand=True)
+        net = metric_module("torchmetrics.functional.image.lpips")._LPIPS(net=backbone, pnet_rand=True)
         own = {_layer(key): key for key in net.net.state_dict()}  # the slices keep the layers' numbers
         try:
             net.net.load_state_dict({own[key]: state[key].float() for key in own})

@@ -11,9 +11,11 @@ from torch import Tensor
 from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.capture import Capture
 from ....diffstyler_core.injection.plan import InjectionPlan
-from ..inputs import Conditioning
+from ....diffstyler_core.styles.kept import KeptContent
+from ..checks.conditioning import Conditioning
+from ..identity import fingerprint
 from ..lora.run import LoraRun
-from ..model import fingerprint, require_family
+from ..model import require_family
 
 
 class Content:
@@ -76,6 +78,16 @@ class Branch:
         self.lora.release()
         if self.injected is not None:
             self.injected.content.release()
+
+
+class Composition(NamedTuple):
+    """What a run predicts and what it keeps: the masks' shares are on the branches, their common outside in ``kept``.
+
+    kept: the content outside of the styles; None where nothing is kept.
+    """
+
+    branches: tuple[Branch, ...]
+    kept: KeptContent | None
 
 
 def require_same_weights(model: ModelPatcher, captured: object, name: str) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import comfy.model_patcher
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, copy_nested_dicts
 from torch import Tensor
 
 from ....diffstyler_core.injection.attention import attend_mixed
@@ -21,7 +20,6 @@ from ....diffstyler_core.injection.taps import ByChunk, Tap
 from ..lora.adapters import ForwardLora, loras_applied
 
 KEY = "diffstyler"
-ACTING = "diffstyler_acting"
 PATCH_NAMES: dict[Kind, str] = {"self-attention": "attn1", "cross-attention": "attn2"}
 
 Options = dict[str, Any]
@@ -37,19 +35,25 @@ class Acting(NamedTuple):
         return self.lora is not None or (self.tap is not None and bool(self.tap.sites))
 
 
-def acting_options(model_options: Options, everywhere: Acting, by_chunk: Sequence[Acting] = ()) -> Options:
-    """Model options of one evaluation: a copy of the received ones under which ``everywhere`` acts in all rows.
-
-    Where the transformer options of a batch name its chunks' own (under ACTING), those of ``by_chunk`` act instead.
-    """
-    if not any((everywhere, *by_chunk)):
+def acting_options(model_options: Options, acting: Acting) -> Options:
+    """Model options of an evaluation in all of whose rows ``acting`` acts. The received ones stay as they are."""
+    if not acting:
         return model_options
-    options = comfy.model_patcher.create_model_options_clone(model_options)
-    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _wrapper(everywhere), options, is_model_options=True)
+    return {**model_options, "transformer_options": acting_in(model_options.get("transformer_options", {}), [acting])}
+
+
+def acting_in(transformer_options: Options, chunks: Sequence[Acting]) -> Options:
+    """Transformer options of a batch of as many equal chunks, each with what acts in it. A copy, as above."""
+    if not any(chunks):
+        return transformer_options
+    options = {**transformer_options, "wrappers": copy_nested_dicts(transformer_options.get("wrappers", {}))}
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _wrapper(chunks), options)
     return options
 
 
-def _wrapper(everywhere: Acting) -> Callable[..., Tensor]:
+def _wrapper(chunks: Sequence[Acting]) -> Callable[..., Tensor]:
+    tap = ByChunk([acting.tap for acting in chunks])
+
     def apply_model(
         executor: Any,
         x: Tensor,
@@ -60,11 +64,10 @@ def _wrapper(everywhere: Acting) -> Callable[..., Tensor]:
         transformer_options: Options | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        unet, options = executor.class_obj.diffusion_model, transformer_options or {}
-        chunks: Sequence[Acting] = options.get(ACTING, (everywhere,))
-        tap = ByChunk([acting.tap for acting in chunks])
+        unet = executor.class_obj.diffusion_model
+        options = _attention_tapped(transformer_options or {}, tap)
         with loras_applied(unet, [acting.lora for acting in chunks]), _features_tapped(unet, tap):
-            return executor(x, sigma, c_concat, c_crossattn, control, _attention_tapped(options, tap), **kwargs)
+            return executor(x, sigma, c_concat, c_crossattn, control, options, **kwargs)
 
     return apply_model
 

@@ -15,7 +15,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ....diffstyler_core.styles.regions import fuse
-from .forward import ACTING, KEY, Acting, Options, acting_options
+from .forward import KEY, Acting, Options, acting_in, acting_options
 
 Processed = list[dict[str, Any]]
 """A conditioning as the host's guider holds it during a run."""
@@ -41,9 +41,8 @@ def fusing_options(model_options: Options, asked: Prompts, branches: Sequence[Br
     ``asked``: the prompts that the guider asks for; each branch answers with its own. Any other conditioning (one that
     another pack asks for) is the same for all branches.
     """
-    options = acting_options(model_options, branches[0].acting, [branch.acting for branch in branches])
     if len(branches) == 1 and branches[0].prompts is asked:
-        return options
+        return acting_options(model_options, branches[0].acting)
     names = {entry.get("uuid"): name for name in ("positive", "negative") for entry in asked.get(name, ())}
 
     def calculate(
@@ -58,21 +57,20 @@ def fusing_options(model_options: Options, asked: Prompts, branches: Sequence[Br
         shares = [branch.share for branch in branches]
         return [fuse(out[i :: len(conds)], shares) for i in range(len(conds))]
 
-    if options is model_options:
-        options = comfy.model_patcher.create_model_options_clone(model_options)
+    options = comfy.model_patcher.create_model_options_clone(model_options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, calculate, options, is_model_options=True)
     return options
 
 
 def _chunks_named(options: Options, branches: Sequence[BranchStep], count: int) -> Options:
-    """``cond_or_uncond`` as in a plain run for all that look at it, and beside it what acts in each chunk."""
+    """``cond_or_uncond`` as in a plain run for all that look at it, and in each chunk what acts in its branch."""
     outer = options.get("model_function_wrapper")
 
     def call(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
         chunks = args["cond_or_uncond"]
         plain = [chunk % count for chunk in chunks]
         acting = [branches[chunk // count].acting for chunk in chunks]
-        inner = {**args["c"]["transformer_options"], "cond_or_uncond": plain, ACTING: acting}
+        inner = acting_in({**args["c"]["transformer_options"], "cond_or_uncond": plain}, acting)
         args = {**args, "cond_or_uncond": plain, "c": {**args["c"], "transformer_options": inner}}
         if outer is not None:
             return outer(apply_model, args)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,9 @@ from torch import Tensor
 from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.sites import Site
 from ....diffstyler_core.injection.taps import Injector, Recorder, SiteTensors
-from ....diffstyler_core.styles.regions import as_seen_from, localize, put_back
-from ..inputs import Conditioning
-from .branches import Branch, Content, Injected
+from ....diffstyler_core.styles.regions import localize, put_back
+from ..checks.conditioning import Conditioning
+from .branches import Composition, Content, Injected
 from .forward import Acting, Options, acting_options
 from .fusion import BranchStep, Processed, Prompts, fusing_options
 from .runs import sigmas_of
@@ -46,20 +46,17 @@ class _Run:
 class InjectedGuider(comfy.samplers.CFGGuider):
     """Guidance with every branch's LoRA in the forward pass and its content injected into its rows (eqs. 6, 8).
 
-    inside: [h, w], the styles' share where the content is kept outside of them (eq. 7); None where nothing is kept.
-    Then every evaluation sees the content's own path outside, a first-order sampler takes the steps of eq. 7, and at
-    the end the content is put back exactly, at whatever noise levels the sampler visited. A run that ends at the last
-    of the trajectory's levels, abar_0, comes back in the latent's scale.
+    Where the content is kept outside of the styles (eq. 7), every evaluation sees the content's own path there, a
+    first-order sampler takes the steps of eq. 7, and at the end the content is put back exactly, at whatever noise
+    levels the sampler visited. A run that ends at the last of the trajectory's levels, abar_0, comes back in the
+    latent's scale.
     """
 
-    def __init__(
-        self, model: ModelPatcher, trajectory: Trajectory, branches: Sequence[Branch], inside: Tensor | None
-    ) -> None:
+    def __init__(self, model: ModelPatcher, trajectory: Trajectory, composition: Composition) -> None:
         super().__init__(model)
         self._trajectory = trajectory
-        self._branches = tuple(branches)
-        self._inside = inside
-        contents = dict.fromkeys(b.injected.content for b in branches if b.injected is not None)
+        self._branches, self._kept = composition
+        contents = dict.fromkeys(b.injected.content for b in self._branches if b.injected is not None)
         self._recomputed = tuple(content for content in contents if content.capture.store is None)
         self._run = _Run()
 
@@ -127,15 +124,15 @@ class InjectedGuider(comfy.samplers.CFGGuider):
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
         """The guided x0 [B, C, h, w] inside, the content outside."""
-        content, inside, sigma = self._trajectory.content.to(x), self._inside, float(timestep[0])
+        kept, sigma = self._kept, float(timestep[0])
         if not self._branches:
-            return content
-        if inside is None:
+            return self._trajectory.content.to(x)
+        if kept is None:
             return self._predicted(x, timestep, model_options, seed)
-        there = localize(x, self._trajectory.exploding_at(sigma), inside)
-        x0 = self._predicted(there, timestep, model_options, seed)
+        shown = kept.shown(x, sigma)
+        x0 = self._predicted(shown, timestep, model_options, seed)
         after = _next_level(model_options["transformer_options"]["sample_sigmas"], sigma)
-        return put_back(as_seen_from(x, there, x0, sigma, after), content, inside)
+        return kept.answer(x, shown, x0, sigma, after)
 
     def _predicted(self, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None) -> Tensor:
         """The guided x0 of one step. All injection and fusion of the pack happens through the options made here."""
@@ -202,10 +199,10 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         outside = self.model_patcher.model.process_latent_out(content).to(samples)
         if not self._branches:
             return outside
-        if self._inside is None:
+        if self._kept is None:
             return samples
-        blended = localize(samples, outside, self._inside) if picture or last == 0.0 else samples
-        return put_back(blended, outside, self._inside)
+        inside = self._kept.inside
+        return put_back(localize(samples, outside, inside) if picture or last == 0.0 else samples, outside, inside)
 
 
 def options_of(model: Any, device: torch.device, sigmas: Tensor) -> Options:

@@ -8,72 +8,42 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ....diffstyler_core.injection.attention import Blend
 from ....diffstyler_core.injection.capture import Capture
-from ....diffstyler_core.injection.plan import InjectionPlan, Mode
-from ....diffstyler_core.injection.settings import CUSTOM, InjectionSettings, in_steps, preset
+from ....diffstyler_core.injection.plan import InjectionPlan
+from ....diffstyler_core.injection.settings import InjectionSettings
 from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
+from ....diffstyler_core.styles.kept import KeptContent
 from ....diffstyler_core.styles.regions import OUTSIDES, Outside
 from ....diffstyler_core.styles.style import Style, Styles, regions_of
-from ..inputs import Conditioning, require_conditioning, require_covered, require_number
-from ..lora.adapters import NO_LORA
+from ..checks.conditioning import Conditioning, require_conditioning
+from ..checks.numbers import require_number
+from ..checks.timesteps import require_covered
+from ..lora.files import NO_LORA
 from ..lora.run import STRONGEST, LoraRun, wired_or_file
 from ..model import require_compatible, require_family
-from .branches import Branch, Content, Injected
+from .branches import Branch, Composition, Content, Injected
 
 FARTHEST = 512
 """Pixels by which masks grow, shrink or soften at most."""
 
 
 class Prepared(NamedTuple):
-    """A checked request: which branches are predicted, and where the content stays.
+    """A checked request, and what the user should know about it."""
 
-    inside: [h, w], the styles' share where the content is kept outside; None where nothing is kept.
-    words: what the user should know about it.
-    """
-
-    branches: tuple[Branch, ...]
-    inside: Tensor | None
+    composition: Composition
     words: tuple[str, ...]
 
 
 class Base(NamedTuple):
     """What every branch of a run starts from: its MODEL, the sampler's features, and what is injected by default.
 
-    said: where the settings come from, in words. unused: what was typed beside it and does not act.
+    said: where the settings come from, in words.
     """
 
     model: ModelPatcher
     features: Capture
     settings: InjectionSettings
     said: str
-    unused: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        model: ModelPatcher,
-        features: Capture,
-        injection: InjectionSettings | None,
-        preset_name: str,
-        feature_steps: int,
-        attention_steps: int,
-        mode: Mode,
-        blend: Blend,
-    ) -> Base:
-        """The settings are those that are wired, else the preset's, else the widgets'. Raises ValueError."""
-        require_compatible(model)
-        require_family(model, features.trajectory.family, "features")
-        if injection is not None:
-            return cls(model, features, injection, "injection, as wired")
-        steps = features.trajectory.schedule.steps
-        if preset_name != CUSTOM:
-            chosen = preset(preset_name)
-            stands_for = (*chosen.ends(steps), chosen.mode, chosen.blend)
-            typed = (feature_steps, attention_steps, mode, blend)
-            unused = "" if typed == stands_for else ", ".join(map(str, typed))
-            return cls(model, features, chosen, f"preset {preset_name}", unused)
-        return cls(model, features, in_steps(feature_steps, attention_steps, mode, blend, steps), "injection")
 
     @property
     def steps(self) -> int:
@@ -89,13 +59,17 @@ class Base(NamedTuple):
         feature, attention = self.settings.ends(self.steps)
         threshold = InjectionPlan(self.steps, feature, attention).threshold
         steps = f"{feature} and {attention} of {self.steps} steps, T_a = {threshold:.0f}"
-        words = f"{self.said}: {self.settings}; {steps}"
-        note = f"\nnote: it stands in place of the values typed ({self.unused}); choose custom to use those"
-        return words + (note if self.unused else "")
+        return f"{self.said}: {self.settings}; {steps}"
 
 
-def require_prompts(base: Base, positive: Conditioning, negative: Conditioning, cfg: float) -> None:
-    """Raises ValueError when the guidance scale is no number or a prompt none for this model and all of the run."""
+def require_run(base: Base, positive: Conditioning, negative: Conditioning, cfg: float) -> None:
+    """Raises ValueError for what no run can be made of.
+
+    That is a MODEL that these nodes do not know, features of another kind of model, a guidance scale that is no
+    number, and a prompt that does not fit the model or does not cover all of the run.
+    """
+    require_compatible(base.model)
+    require_family(base.model, base.features.trajectory.family, "features")
     require_number(cfg, "cfg", 0.0, 100.0)
     _require_prompt(base, positive, "positive")
     _require_prompt(base, negative, "negative")
@@ -115,7 +89,8 @@ def one_style(base: Base, lora: Lora | LoraSchedule | None, lora_name: str, stre
     injected = Contents(base).injected(None, None, "features")
     everywhere = torch.ones(base.features.trajectory.content.shape[-2:])
     words = ["no style LoRA: base model"] if run.bare else []
-    return Prepared((Branch(everywhere, run, None, injected),), None, (*words, base.describe(), *run.notes))
+    alone = Composition((Branch(everywhere, run, None, injected),), None)
+    return Prepared(alone, (*words, base.describe(), *run.notes))
 
 
 def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mask_feather: int) -> Prepared:
@@ -144,11 +119,12 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
         if share.any():
             branches.append(branch)
     if regions.rest.any():
-        kept = "the content" if keep else "the base model's picture, nothing injected"
-        words.append(f"outside: {kept}, {100 * regions.rest.mean().item():.1f} %")
+        there = "the content" if keep else "the base model's picture, nothing injected"
+        words.append(f"outside: {there}, {100 * regions.rest.mean().item():.1f} %")
         if not keep:
             branches.append(Branch(regions.rest, base.lora(None, 1.0, "outside")))
-    return Prepared(tuple(branches), regions.inside if keep and regions.rest.any() else None, tuple(words))
+    kept = KeptContent(base.features.trajectory, regions.inside) if keep and regions.rest.any() else None
+    return Prepared(Composition(tuple(branches), kept), tuple(words))
 
 
 def _branch(base: Base, contents: Contents, style: Style, share: Tensor, name: str) -> Branch:

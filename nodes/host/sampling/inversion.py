@@ -9,25 +9,36 @@ from ....diffstyler_core.diffusion import ddim
 from ....diffstyler_core.diffusion.ddim import AtLevel, Denoiser, OnStep, unchanged
 from ....diffstyler_core.diffusion.schedule import NoiseSchedule
 from ....diffstyler_core.diffusion.trajectory import Trajectory, invert
-from ..inputs import Conditioning
-from ..model import family_of, identity
+from ..checks.conditioning import Conditioning
+from ..identity import identity
+from ..model import family_of
 from .runs import SourceGuider, run_guider, to_exploding, to_preserving
+
+
+class Inversion:
+    """The walk up to noise as a run inside the host's sampling machinery; ``trajectory`` is there once it has run."""
+
+    trajectory: Trajectory
+
+    def __init__(self, schedule: NoiseSchedule, refinements: int, family: str, source: str) -> None:
+        self._schedule, self._refinements = schedule, refinements
+        self._family, self._source = family, source
+
+    def __call__(self, denoise: Denoiser, z: Tensor, on_step: OnStep) -> Tensor:
+        """x_T of the latent z, in the host's scale."""
+        self.trajectory = invert(denoise, z, self._schedule, self._refinements, on_step, self._family, self._source)
+        return to_exploding(self.trajectory.noise.to(z), self._schedule)
 
 
 def invert_latent(
     model: ModelPatcher, latent: Tensor, conditioning: Conditioning, schedule: NoiseSchedule, refinements: int
 ) -> tuple[Trajectory, Tensor]:
     """(trajectory, x_T as a LATENT's samples that KSampler continues from without adding noise)."""
-    kept: list[Trajectory] = []
-
-    def run(denoise: Denoiser, z: Tensor, on_step: OnStep) -> Tensor:
-        kept.append(invert(denoise, z, schedule, refinements, on_step, family_of(model), identity(conditioning)))
-        return to_exploding(kept[0].noise.to(z), schedule)
-
+    inversion = Inversion(schedule, refinements, family_of(model), identity(conditioning))
     guider = SourceGuider(model)
     guider.set_source(conditioning)
-    x_T = run_guider(guider, latent, run, schedule, len(schedule.ascent()))
-    return kept[0], x_T
+    x_T = run_guider(guider, latent, inversion, schedule, len(schedule.ascent()))
+    return inversion.trajectory, x_T
 
 
 def reconstruct_latent(
@@ -47,4 +58,4 @@ def reconstruct_latent(
 
     guider = SourceGuider(model)
     guider.set_source(conditioning)
-    return run_guider(guider, x_T, run, schedule, schedule.steps)
+    return run_guider(guider, x_T, run, schedule, schedule.steps, "reconstruction step")

@@ -18,7 +18,8 @@ from torch import Tensor
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.schedule import NoiseSchedule
 from ....diffstyler_core.diffusion.trajectory import Trajectory
-from ..inputs import Conditioning
+from .. import text as host_text
+from ..checks.conditioning import Conditioning
 from .forward import Acting, Options, acting_options
 
 Run = Callable[[Denoiser, Tensor, OnStep], Tensor]
@@ -26,10 +27,10 @@ Run = Callable[[Denoiser, Tensor, OnStep], Tensor]
 
 
 class RunSampler(comfy.samplers.Sampler):
-    """A host sampler whose loop is one of the core's."""
+    """A host sampler whose loop is one of the core's. ``name``: what the node that runs calls its steps."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, name: str = "step") -> None:
+        self._run, self._name = run, name
 
     def sample(
         self,
@@ -47,7 +48,10 @@ class RunSampler(comfy.samplers.Sampler):
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return model_wrap(x, sigma, model_options=extra_args["model_options"], seed=extra_args.get("seed"))
 
+        say = host_text.Counter(self._name)
+
         def on_step(step: int, steps: int, x0: Tensor) -> None:
+            say(step + 1, steps)
             if callback is not None:
                 callback(step, x0, x0, steps)
 
@@ -78,12 +82,15 @@ def sigmas_of(schedule: NoiseSchedule) -> Tensor:
 
 
 def run_guider(
-    guider: comfy.samplers.CFGGuider, latent: Tensor, run: Run, schedule: NoiseSchedule, steps: int
+    guider: comfy.samplers.CFGGuider, latent: Tensor, run: Run, schedule: NoiseSchedule, steps: int, name: str = "step"
 ) -> Tensor:
-    """Runs a core loop over ``guider`` with the host's progress bar and previews. ``latent`` is not changed."""
+    """Runs a core loop over ``guider`` with the host's progress bar and previews, and words on the node.
+
+    ``latent`` is not changed.
+    """
     callback = latent_preview.prepare_callback(guider.model_patcher, steps)
-    noise = torch.zeros_like(latent)
-    return guider.sample(noise, latent, RunSampler(run), sigmas_of(schedule), callback=callback, disable_pbar=True)
+    noise, sampler = torch.zeros_like(latent), RunSampler(run, name)
+    return guider.sample(noise, latent, sampler, sigmas_of(schedule), callback=callback, disable_pbar=True)
 
 
 def denoise_content(denoise: Denoiser, trajectory: Trajectory, step: int, like: Tensor) -> Tensor:

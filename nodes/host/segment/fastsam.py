@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ....diffstyler_core.masks.segments import Segments, in_order
+from .checkpoint import read_network
 from .ultralytics_call import ultralytics_at_work
-from .weights import read_network
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")  # what ultralytics runs on; others fall back to the CPU
 ROOM = 2 * 1024**3  # bytes of device memory that FastSAM-x needs at its usual size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable
 
 import comfy.model_management as management
@@ -17,11 +16,15 @@ from torch import Tensor
 from ....diffstyler_core.diffusion import ddim
 from ....diffstyler_core.diffusion.ddim import Denoiser
 from ....diffstyler_core.diffusion.schedule import NoiseSchedule
-from ....diffstyler_core.training.train import Predict, TrainConfig, TrainResult, adapt, checkpointed, train
+from ....diffstyler_core.training.config import TrainConfig
+from ....diffstyler_core.training.layers import adapt, checkpointed
+from ....diffstyler_core.training.train import Predict, TrainResult, train
 from .. import text as host_text
-from ..inputs import Conditioning
+from ..checks.conditioning import Conditioning
 from ..model import abar_of, prediction_of, schedule_of
-from .unet_copy import blocks_of, duration, latent_source, predict_with, private_unet
+from .conditioning import predict_with, prompt_notes, require_trainable
+from .latents import latent_source
+from .private_copy import blocks_of, private_unet
 
 PREVIEW_STEPS = 10
 
@@ -31,16 +34,15 @@ Preview = Callable[[], Image.Image]
 class Progress:
     """Progress bar, words and previews of one training; Cancel comes through here."""
 
-    def __init__(self, node_id: str | None, steps: int, preview_every: int) -> None:
-        self._bar = comfy.utils.ProgressBar(steps, node_id=node_id)
-        self._node_id = node_id
+    def __init__(self, steps: int, preview_every: int) -> None:
+        self._bar = comfy.utils.ProgressBar(steps)
         self._preview_every = preview_every
-        self._start = 0.0
+        self._say = host_text.Counter()
         self.preview: Preview | None = None
 
     def start(self) -> None:
         """The set-up is over: the time left is counted from here."""
-        self._start = time.monotonic()
+        self._say = host_text.Counter()
 
     def __call__(self, step: int, steps: int, loss: float) -> None:
         management.throw_exception_if_processing_interrupted()
@@ -48,8 +50,7 @@ class Progress:
         if self.preview is not None and self._preview_every and done % self._preview_every == 0:
             image = ("JPEG", self.preview(), 512)
         self._bar.update_absolute(done, steps, image)
-        left = (time.monotonic() - self._start) / done * (steps - done)
-        host_text.say(self._node_id, f"step {done} of {steps}, loss {loss:.4f}, {duration(left)} left")
+        self._say(done, steps, f"loss {loss:.4f}")
 
 
 def denoiser_of(predict: Predict, schedule: NoiseSchedule) -> Denoiser:
@@ -91,8 +92,9 @@ def train_lora(
 ) -> tuple[TrainResult, str]:
     """(what was trained, what the user should know about it) on a private copy of the UNet.
 
-    Model and VAE are left as they are, whatever happens.
+    Model and VAE are left as they are, whatever happens. Raises ValueError for a prompt that could not act in training.
     """
+    require_trainable(conditioning, "prompt")
     with torch.inference_mode(False), torch.enable_grad():
         try:
             draw, shape, words = latent_source(vae, model, pictures)
@@ -103,7 +105,8 @@ def train_lora(
             abar = torch.tensor(abar_of(model), device=management.get_torch_device())
             progress.start()
             with checkpointed(blocks_of(unet), config.gradient_checkpointing):
-                return train(layers, predict, draw, abar, prediction_of(model), config, progress), words
+                result = train(layers, predict, draw, abar, prediction_of(model), config, progress)
+            return result, "\n".join(filter(None, [words, *prompt_notes(conditioning, model)]))
         finally:
             progress.preview = None
             gc.collect()

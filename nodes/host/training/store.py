@@ -5,11 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,17 +12,14 @@ from typing import Any, NamedTuple
 import folder_paths
 from torch import Tensor
 
-from ....diffstyler_core.lora.file import read_own, save_lora
+from ....diffstyler_core.lora.file import read_own
+from ..paths import plain_name
 from .picture_name import TOKEN
+from .writing import Saved, remove, require_writable, write_or_rescue
 
 log = logging.getLogger(__name__)
 
 HASH_LENGTH = 12
-LONGEST_PART = 200
-"""Bytes of one part of a prefix: file systems take 255, and the hash and the endings are added to it."""
-STEM = r"\..*_[0-9a-f]{12}"
-LEFT_BEHIND = re.compile(STEM + r"((_stopped_at_\d+)?\.[0-9a-f]{8}\.partial|_stopped_at_[0-9a-f]{17}\.probe)")
-OLD = 24 * 3600.0
 
 
 class Found(NamedTuple):
@@ -40,13 +32,6 @@ class Found(NamedTuple):
     record: dict[str, Any]
     name: str
     rescued: bool
-
-
-class Saved(NamedTuple):
-    """Under which name the loaders list a LoRA (empty: they do not), and what the user is told about it."""
-
-    name: str
-    words: str
 
 
 @dataclass(frozen=True)
@@ -68,11 +53,6 @@ class LoraStore:
         """The file."""
         return self.folder / self.name
 
-    @property
-    def rescue(self) -> Path:
-        """Where the result goes when models/loras cannot take it."""
-        return rescue_folder() / self.path.name
-
     def rescued(self) -> list[Path]:
         """Where this request's result waits to be saved, under whatever prefix it was asked for."""
         return self._of_this_request(rescue_folder())
@@ -82,16 +62,15 @@ class LoraStore:
         return [path for path in self._of_this_request(self.path.parent) if path != self.path]
 
     def _of_this_request(self, folder: Path) -> list[Path]:
+        if not os.path.isdir(folder):  # no folder yet, or a path that no system takes: writing there says so
+            return []
         return sorted(folder.glob(f"*_{self.request[:HASH_LENGTH]}.safetensors"))
 
     def find(self) -> tuple[Found | None, str]:
         """(what this very request was trained to before, or None; why a file that is there was not taken, or '')."""
-        reasons, renamed, waiting = [], [], self.rescued()
-        try:
-            renamed = self.renamed()
-        except OSError as error:
-            reasons.append(f"{self.path.parent} cannot be searched: {error.strerror or error}")
-        for path in (self.path, *renamed, *waiting):
+        reasons = []
+        waiting = self.rescued()
+        for path in (self.path, *self.renamed(), *waiting):
             try:
                 if not path.is_file():
                     continue
@@ -108,63 +87,23 @@ class LoraStore:
         return None, "\n".join(reasons)
 
     def check_writable(self, size: int) -> None:
-        """Raises ValueError, before any training, when a file of ``size`` bytes cannot be put in its place.
-
-        Leaves nothing behind, and removes what crashed runs left in the folder long ago.
-        """
-        parent = self.path.parent
-        try:
-            with _made(parent):
-                probe = parent / f".{self.path.stem}_stopped_at_{uuid.uuid4().hex[:17]}.probe"  # as long as any gets
-                probe.write_bytes(b"")
-                probe.unlink()
-                free = shutil.disk_usage(parent).free
-                taken = self.path.is_dir()
-        except OSError as error:
-            blocked = isinstance(error, FileExistsError | NotADirectoryError)
-            reason = "a file is where a folder should be" if blocked else error.strerror or error
-            raise ValueError(
-                f"filename_prefix: the LoRA folder {parent} cannot be written ({reason}). "
-                "Mend its permissions, choose another prefix, or switch save off."
-            ) from error
-        if taken:
-            raise ValueError(
-                f"filename_prefix: {self.name} is a folder, and the LoRA's file would go there. "
-                "Rename that folder in models/loras, choose another prefix, or switch save off."
-            )
-        if free < size + 10_000_000:
-            raise ValueError(
-                f"filename_prefix: the disk of {parent} has {free / 1e6:.0f} MB left and the LoRA needs "
-                f"{size / 1e6:.0f} MB. Free some space, or switch save off."
-            )
-        sweep(parent)
+        """Raises ValueError, before any training, when a file of ``size`` bytes cannot be put in its place."""
+        require_writable(self.path, self.name, size)
 
     def save(self, state: dict[str, Tensor], metadata: dict[str, str], suffix: str = "") -> Saved:
         """Writes the LoRA; into the host's temp directory when models/loras cannot take it. Never raises OSError."""
         path = self.path.with_name(self.path.stem + suffix + self.path.suffix)
-        rescue = self.rescue.with_name(self.rescue.stem + suffix + self.rescue.suffix)
-        try:
-            save_lora(path, state, metadata)
+        name = os.path.relpath(path, self.folder)
+        saved = write_or_rescue(path, rescue_folder() / path.name, name, state, metadata)
+        if saved.name:
             for waiting in self.rescued():
-                _remove(waiting)
-            return Saved(os.path.relpath(path, self.folder), f"saved as {os.path.relpath(path, self.folder)}")
-        except OSError as error:
-            log.error("%s could not be written to %s: %s", path.name, path.parent, error)
-            failed = f"NOT SAVED: {path.parent} could not be written ({error.strerror or error})."
-        try:
-            save_lora(rescue, state, metadata)
-        except OSError as error:
-            log.error("%s could not be written to %s: %s", rescue.name, rescue.parent, error)
-            return Saved(
-                "",
-                f"{failed} Nor could {rescue.parent} ({error.strerror or error}). The output carries the LoRA until "
-                "ComfyUI is closed: make room, then wire Save LoRA Weights to it.",
-            )
-        return Saved(
-            "",
-            f"{failed} The LoRA waits in {rescue} until ComfyUI is started anew: "
-            "make room and queue again, it is saved then and nothing is trained twice.",
-        )
+                remove(waiting)
+        return saved
+
+
+def safe_prefix(prefix: str) -> str:
+    """A file name prefix, with subfolders, that stays inside its folder. Raises ValueError for anything else."""
+    return plain_name(prefix, "filename_prefix", "models/loras")
 
 
 def rescue_folder() -> Path:
@@ -177,54 +116,3 @@ def rescued_names(prefix: str) -> list[str]:
     name = ".+".join(map(re.escape, prefix.strip().split("/")[-1].split(TOKEN)))
     waiting = re.compile(rf"{name}_[0-9a-f]{{{HASH_LENGTH}}}\.safetensors")
     return sorted(path.name for path in rescue_folder().glob("*.safetensors") if waiting.fullmatch(path.name))
-
-
-def sweep(folder: Path) -> None:
-    """Removes half-written files that crashed runs left in a folder: of this module's names, and a day old."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if LEFT_BEHIND.fullmatch(path.name) and path.lstat().st_mtime < time.time() - OLD:
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    """Removes a file that is of no more use; when it cannot be, it stays, and the log says so."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("%s is of no more use and cannot be removed: %s", path, error)
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """The folder exists while this is open; folders made for it go again, unless another run has filled them."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    finally:
-        for path in missing:
-            with suppress(OSError):
-                path.rmdir()
-
-
-def safe_prefix(prefix: str) -> str:
-    """A file name prefix, with subfolders, that stays inside its folder. Raises ValueError for anything else."""
-    parts = prefix.strip().split("/")
-    plain = re.compile(r"[^\x00-\x1f<>:\"|?*\\/\ud800-\udfff]+")
-    if any(not plain.fullmatch(p) or p.strip(" .") != p or p in (".", "..") for p in parts):
-        raise ValueError(
-            f"filename_prefix: {shortened(prefix)} is no plain name. Use letters, digits, '-', '_' and '/' for "
-            "subfolders of models/loras; no '..', no drive, no leading '/'."
-        )
-    longest = max(len(p.encode()) for p in parts)
-    if longest > LONGEST_PART:
-        raise ValueError(
-            f"filename_prefix: file systems take no more than {LONGEST_PART} bytes for a name of it, got {longest} in "
-            f"{shortened(prefix)}. Use a shorter one."
-        )
-    return "/".join(parts)
-
-
-def shortened(text: str, most: int = 60) -> str:
-    """A text in quotes, what cannot be printed escaped, cut in the middle when it is long."""
-    return repr(text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}")

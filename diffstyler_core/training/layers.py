@@ -1,0 +1,69 @@
+"""peft's LoRA layers in a network of our own: put in, read out, and made to keep fewer activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..lora.file import LowRank
+from .config import TrainConfig
+
+Layers = dict[str, Any]
+"""peft's LoRA layers by module path."""
+
+
+def adapt(unet: nn.Module, config: TrainConfig) -> Layers:
+    """Puts fresh peft LoRA layers (fp32, nothing else trainable) into ``unet``, which must be a private copy.
+
+    Returns them by module path. Raises ValueError when no module matches the targets.
+    """
+    import peft  # seconds to import, and pulls transformers in
+
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=config.target_pattern,
+        init_lora_weights="gaussian",
+        bias="none",
+    )
+    unet.requires_grad_(False)
+    if not any(name.endswith(config.targets) for name, _ in unet.named_modules() if ".attn" in name):
+        raise ValueError(f"this model has no attention projections {config.targets} to train.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        peft.inject_adapter_in_model(settings, unet)
+    layers: Layers = {name: m for name, m in unet.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
+    for layer in layers.values():
+        layer.lora_A.float()
+        layer.lora_B.float()
+    return layers
+
+
+def extract(layers: Layers) -> dict[str, LowRank]:
+    """The LoRA weights of ``adapt``'s layers, copied to the CPU."""
+
+    def weight(part: Any) -> Tensor:
+        return part["default"].weight.detach().cpu().clone()
+
+    return {name: LowRank(weight(layer.lora_A), weight(layer.lora_B)) for name, layer in layers.items()}
+
+
+@contextmanager
+def checkpointed(modules: Iterator[nn.Module], enabled: bool) -> Iterator[None]:
+    """Recomputes the modules' activations in the backward pass instead of keeping them."""
+    wrapped: list[nn.Module] = []
+    try:
+        for module in modules if enabled else ():
+            forward = module.forward
+            module.forward = partial(checkpoint, forward, use_reentrant=False)
+            wrapped.append(module)
+        yield
+    finally:
+        for module in wrapped:
+            del module.forward

@@ -1,0 +1,126 @@
+"""The content's own run, captured: which sites of which steps, and where they are kept (method.md section 3)."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import comfy.memory_management
+import comfy.model_management
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
+from ....diffstyler_core.diffusion.trajectory import Trajectory
+from ....diffstyler_core.injection.capture import CaptureRequest, flatten
+from ....diffstyler_core.injection.keeper import Keeper, require_finite
+from ....diffstyler_core.injection.sites import parse_layers
+from ....diffstyler_core.injection.size import fitting
+from ....diffstyler_core.injection.store import DiskStore, MemoryStore, Storage
+from ....diffstyler_core.injection.taps import Recorder, SiteTensors
+from ..checks.conditioning import Conditioning
+from ..lora.run import LoraRun
+from ..model import layout_of
+from .forward import Acting
+from .runs import Run, SourceGuider, denoise_content, run_guider, to_exploding
+
+Store = MemoryStore | DiskStore
+Keep = Callable[[Iterator[SiteTensors]], Store]
+
+
+def request_for(
+    model: ModelPatcher,
+    feature: str,
+    self_attention: str,
+    cross_attention: str,
+    feature_steps: int,
+    attention_steps: int,
+) -> CaptureRequest:
+    """The request that the layer lists and numbers of steps stand for, checked against this UNet."""
+    layout = layout_of(model)
+    return CaptureRequest(
+        layout.sites("feature", parse_layers(feature, "feature_layers")),
+        layout.sites("self-attention", parse_layers(self_attention, "self_attention_layers"))
+        + layout.sites("cross-attention", parse_layers(cross_attention, "cross_attention_layers")),
+        feature_steps,
+        attention_steps,
+    )
+
+
+class CaptureRun:
+    """The content's own run over the steps that have anything to take: one UNet evaluation each, at (z_t, t).
+
+    A core loop for ``run_guider``; ``store`` is where the steps are kept, once it has run.
+    """
+
+    store: Store
+
+    def __init__(
+        self, guider: SourceGuider, trajectory: Trajectory, lora: LoraRun, request: CaptureRequest, keeper: Keeper
+    ) -> None:
+        self._guider, self._trajectory, self._lora = guider, trajectory, lora
+        self._request, self._keeper = request, keeper
+
+    def into(self, keep: Keep) -> Run:
+        """The loop that hands the steps to ``keep``, which says where they are."""
+
+        def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
+            self.store = keep(self._steps(denoise, x, on_step))
+            return x
+
+        return run
+
+    def _steps(self, denoise: Denoiser, x: Tensor, on_step: OnStep) -> Iterator[SiteTensors]:
+        steps = self._request.steps()
+        for step in range(steps):
+            sites = self._request.sites_at(step)
+            recorder = Recorder(frozenset(sites), self._keeper)
+            self._guider.acting = Acting(self._lora.at(step), recorder)
+            x0 = denoise_content(denoise, self._trajectory, step, x)
+            require_finite(step, recorder.taken)
+            yield flatten(recorder.taken, sites)
+            on_step(step, steps, x0)
+
+
+def captured(
+    model: ModelPatcher,
+    trajectory: Trajectory,
+    conditioning: Conditioning,
+    lora: LoraRun,
+    request: CaptureRequest,
+    keeper: Keeper,
+    keep: Keep,
+) -> Store:
+    """What the content's own run holds at the sites of the request, kept.
+
+    keeper: how a tensor is kept. keep: where the steps are. Raises ValueError when the UNet gives NaN or Inf, and
+    when the steps do not fit where they are kept.
+    """
+    guider = SourceGuider(model)
+    guider.set_source(conditioning)
+    capture, schedule = CaptureRun(guider, trajectory, lora, request, keeper), trajectory.schedule
+    run_guider(guider, to_exploding(trajectory.noise, schedule), capture.into(keep), schedule, request.steps())
+    return capture.store
+
+
+def keep_in(storage: Storage, request: CaptureRequest) -> Keep:
+    """Where captured steps go, if they fit. Files go below the host's temp directory."""
+    sites = [request.sites_at(step) for step in range(request.steps())]
+    if storage == "memory":
+        return lambda steps: MemoryStore(fitting(steps, sites, "memory", room_in_memory))
+    folder = Path(folder_paths.get_temp_directory()) / "diffstyler" / uuid.uuid4().hex
+    return lambda steps: DiskStore(folder, fitting(steps, sites, "disk", lambda _: shutil.disk_usage(folder).free))
+
+
+def room_in_memory(wanted: int) -> float:
+    """Bytes of RAM that a capture may still take; a tenth of what is free is left to everything else.
+
+    The host lets go of cached results that this prompt does not use, where fewer than ``wanted`` bytes are free.
+    """
+    comfy.memory_management.extra_ram_release(math.ceil(wanted / 0.9))
+    return 0.9 * comfy.model_management.get_free_memory(torch.device("cpu"))

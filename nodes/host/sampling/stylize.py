@@ -1,0 +1,61 @@
+"""The Injected LoRA Sampler's run: DDIM from the content's own noise to the stylised latent (method.md section 6)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ....diffstyler_core.diffusion import ddim
+from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
+from ....diffstyler_core.diffusion.trajectory import Trajectory
+from ..checks.conditioning import Conditioning
+from ..checks.latents import one_latent
+from .branches import Composition
+from .guider import InjectedGuider
+from .runs import run_guider, sigmas_of, to_exploding, to_preserving
+
+
+def sample_injected(
+    model: ModelPatcher,
+    trajectory: Trajectory,
+    composition: Composition,
+    positive: Conditioning,
+    negative: Conditioning,
+    cfg: float,
+    start: Tensor,
+) -> Tensor:
+    """DDIM sampling of ``start`` (a LATENT's samples at the noisiest level) -> the stylised latent's samples.
+
+    Without any style that covers anything the result is the content, and no evaluation is made.
+    """
+    schedule, kept = trajectory.schedule, composition.kept
+    if not composition.branches:
+        return model.model.process_latent_out(trajectory.content)
+
+    def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
+        def show(step: int, steps: int, x0: Tensor) -> None:
+            on_step(step, steps, x0 if kept is None else kept.blended(x0))
+
+        z = ddim.sample(denoise, to_preserving(x, schedule), schedule, show)
+        return z * math.sqrt(1.0 + float(sigmas_of(schedule)[-1]) ** 2)
+
+    guider = InjectedGuider(model, trajectory, composition)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    return run_guider(guider, start, run, schedule, schedule.steps)
+
+
+def choose_start(model: ModelPatcher, trajectory: Trajectory, latent: dict[str, Any] | None) -> Tensor:
+    """The samples that sampling starts from: the trajectory's x_T, or a LATENT of the same size."""
+    if latent is None:
+        return model.model.process_latent_out(to_exploding(trajectory.noise, trajectory.schedule))
+    samples = one_latent(latent, model, "start_latent")
+    if samples.shape != trajectory.noise.shape:
+        raise ValueError(
+            f"start_latent: {list(samples.shape)} does not fit the trajectory's {list(trajectory.noise.shape)}. "
+            "Use the x_T of DDIM Invert, or a latent of the content's size."
+        )
+    return samples

@@ -1,0 +1,23 @@
+"""Lists of decoder layers as widgets hold them."""
+
+from __future__ import annotations
+
+from ...diffstyler_core.injection.settings import Layers
+from ...diffstyler_core.injection.sites import parse_layers
+
+ALL = "all"
+
+
+def layers_of(text: str, name: str) -> Layers:
+    """A layer list as typed into a widget; None for 'all'. Raises ValueError that names the widget."""
+    return None if text.strip() == ALL else parse_layers(text, name)
+
+
+def readable_layers(**lists: str | None) -> bool | str:
+    """For ``validate_inputs``: True, or what is wrong with one of the lists. None stands for a wire: not known yet."""
+    try:
+        for name, text in lists.items():
+            layers_of(ALL if text is None else text, name)
+    except ValueError as error:
+        return str(error)
+    return True
