@@ -63,7 +63,6 @@ class StylesFromMasks(io.ComfyNode):
                 "regional prompting",
                 "mask list",
                 "mask batch",
-                "attention couple",
                 "multi style",
                 "diffstyler",
             ],
