@@ -20,7 +20,6 @@ ERRORS = {
         ("step 5 of 10", "Raise attention_end_percent"),
     ),
     "layers": ({"Capture": {"self_attention_layers": "0-11"}}, CAPTURE, ("layers 0-2 do not exist", "3-11")),
-    "prefix": ({"TrainStyleLoRA": {"filename_prefix": "../x"}}, TRAIN, ("filename_prefix", "'../x'")),
 }
 
 
@@ -46,6 +45,7 @@ REFUSED = {
     "capture window": ({"Capture": {"feature_end_percent": 30}}, CAPTURE, "feature_end_percent"),
     "layer list": ({"Capture": {"feature_layers": "4;5"}}, CAPTURE, "feature_layers must be written like"),
     "learning_rate": ({"TrainStyleLoRA": {"learning_rate": 2.0}}, TRAIN, "learning_rate"),
+    "prefix": ({"TrainStyleLoRA": {"filename_prefix": "../x"}}, TRAIN, "'../x' is no plain name"),
     "lora_name": ({"InjectedSampler": {"lora_name": "gone.safetensors"}}, SAMPLER, "lora_name"),
 }
 
