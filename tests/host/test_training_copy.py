@@ -271,8 +271,8 @@ def test_tiles_have_no_posterior_of_the_picture(pack, monkeypatch, size):
 def test_tiled_encoding_is_said_on_the_node(pack, monkeypatch):
     vae = tiny.make_posterior_vae()
     tiling(monkeypatch, vae)
-    shown = []
-    monkeypatch.setattr(pack.host.text, "say", lambda node_id, text: shown.append(text))
+    shown, output = [], pack.host.text.output
+    monkeypatch.setattr(pack.host.text, "output", lambda *out, text: shown.append(text) or output(*out, text=text))
     lora = steps.train(pack, tiny.make_model("small"), vae, torch.rand(1, 64, 64, 3), tiny.make_prompt(1))[0]
     assert "encoded in tiles" in shown[-1]
     assert all(torch.isfinite(weight).all() for weight in lora.values())
