@@ -6,6 +6,7 @@ import math
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import comfy.memory_management
@@ -114,7 +115,13 @@ def keep_in(storage: Storage, request: CaptureRequest) -> Keep:
     if storage == "memory":
         return lambda steps: MemoryStore(fitting(steps, sites, "memory", room_in_memory))
     folder = Path(folder_paths.get_temp_directory()) / "diffstyler" / uuid.uuid4().hex
-    return lambda steps: DiskStore(folder, fitting(steps, sites, "disk", lambda _: shutil.disk_usage(folder).free))
+    room = partial(room_on_disk, folder)
+    return lambda steps: DiskStore(folder, fitting(steps, sites, "disk", room))
+
+
+def room_on_disk(folder: Path, _wanted: int) -> float:
+    """Bytes that are free on the disk of a folder."""
+    return shutil.disk_usage(folder).free
 
 
 def room_in_memory(wanted: int) -> float:

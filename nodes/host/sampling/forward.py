@@ -102,18 +102,27 @@ def _attention_tapped(transformer_options: Options, tap: Tap) -> Options:
         patches = options["patches_replace"][PATCH_NAMES[site.kind]] = dict(patches)
         block = ("output", site.layer)
         deep = (*block, site.depth)
-        patches[deep] = _attention_patch(tap, site, patches.get(deep, patches.get(block)))
+        patches[deep] = _AttentionPatch(tap, site, patches.get(deep, patches.get(block)))
     return options
 
 
-def _attention_patch(tap: Tap, site: Site, previous: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
-    def patch(q: Tensor, k: Tensor, v: Tensor, extra_options: Options) -> Tensor:
-        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if previous is not None:  # another pack owns this block: it gets the changed q and k
-                return previous(q, k, v, extra_options)
-            heads, precision = extra_options["n_heads"], extra_options["attn_precision"]
-            return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
+class _AttentionPatch(NamedTuple):
+    """An attention replacement as the host calls it: the tap's q and k go to whatever stood there before.
 
-        return attend_mixed(tap.attention(site, q, k), q, k, v, attend)
+    previous: another pack's replacement of this block, None for none.
+    """
 
-    return patch
+    tap: Tap
+    site: Site
+    previous: Callable[..., Tensor] | None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: Options) -> Tensor:
+        attend = self.previous or _attend
+        mixture = self.tap.attention(self.site, q, k)
+        return attend_mixed(mixture, q, k, v, lambda q, k, v: attend(q, k, v, extra_options))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, extra_options: Options) -> Tensor:
+    """The host's own attention, where no other pack has replaced it."""
+    heads, precision = extra_options["n_heads"], extra_options["attn_precision"]
+    return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)

@@ -48,11 +48,8 @@ def fusing_options(model_options: Options, asked: Prompts, branches: Sequence[Br
     def calculate(
         executor: Any, model: Any, conds: list[Processed | None], x: Tensor, timestep: Tensor, options: Options
     ) -> list[Tensor]:
-        def of_branch(branch: BranchStep, cond: Processed | None) -> Processed | None:
-            name = names.get(cond[0].get("uuid")) if cond else None
-            return cond if name is None else branch.prompts[name]
-
-        rows = [of_branch(branch, cond) for branch in branches for cond in conds]
+        known = [(cond, names.get(cond[0].get("uuid")) if cond else None) for cond in conds]
+        rows = [cond if name is None else branch.prompts[name] for branch in branches for cond, name in known]
         out = executor(model, rows, x, timestep, _chunks_named(options, branches, len(conds)))
         shares = [branch.share for branch in branches]
         return [fuse(out[i :: len(conds)], shares) for i in range(len(conds))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -11,6 +12,7 @@ from torch import Tensor
 from ....diffstyler_core.diffusion import ddim
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.trajectory import Trajectory
+from ....diffstyler_core.styles.kept import KeptContent
 from ..checks.conditioning import Conditioning
 from ..checks.latents import one_latent
 from .branches import Composition
@@ -36,16 +38,18 @@ def sample_injected(
         return model.model.process_latent_out(trajectory.content)
 
     def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
-        def show(step: int, steps: int, x0: Tensor) -> None:
-            on_step(step, steps, x0 if kept is None else kept.blended(x0))
-
-        z = ddim.sample(denoise, to_preserving(x, schedule), schedule, show)
+        z = ddim.sample(denoise, to_preserving(x, schedule), schedule, partial(_show, on_step, kept))
         return z * math.sqrt(1.0 + float(sigmas_of(schedule)[-1]) ** 2)
 
     guider = InjectedGuider(model, trajectory, composition)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     return run_guider(guider, start, run, schedule, schedule.steps)
+
+
+def _show(on_step: OnStep, kept: KeptContent | None, step: int, steps: int, x0: Tensor) -> None:
+    """The preview of a step: with the content around the styles, where it is kept."""
+    on_step(step, steps, x0 if kept is None else kept.blended(x0))
 
 
 def choose_start(model: ModelPatcher, trajectory: Trajectory, latent: dict[str, Any] | None) -> Tensor:
