@@ -58,7 +58,7 @@ ADAPTIVE = Variant("+ attention, adaptive after 25", _windows(0.6, 0.5))
 PARTIAL = Variant("attention, fixed, 30 of 50 steps", _windows(0.6, 0.6, "fixed"))
 FULL = Variant("attention, fixed, all 50 steps", _windows(0.6, 1.0, "fixed"))
 PROMPT_NOISE = Variant("prompt alone, the content's noise", NOTHING, lora=False)
-PROMPT = Variant("prompt alone, all injected", _windows(30, 25), lora=False)
+PROMPT = Variant("prompt alone, all injected", _windows(0.6, 0.5), lora=False)
 VARIANTS = (RANDOM, NOISE, FEATURE, ATTENTION, ADAPTIVE, PARTIAL, FULL, PROMPT_NOISE, PROMPT)
 
 

@@ -43,6 +43,7 @@ def test_a_prompt_inverts_once_and_samples_every_variant_with_its_own_settings(s
         sampler = api.get(f"{title} - guider") or api[f"{title} - latent"]
         for name in ("feature_end_percent", "attention_end_percent", "attention_mode"):
             assert sampler["inputs"][f"preset.{name}"] == variant.settings[name]
+        assert all(0.0 <= sampler["inputs"][f"preset.{kind}_end_percent"] <= 1.0 for kind in ("feature", "attention"))
         assert sampler["inputs"].get("lora") == ([f"lora {style.name}", 0] if variant.lora else None)
         prompt = api[sampler["inputs"]["positive"][0]]["inputs"]["text"]
         assert prompt == (style.learnt if variant.lora else style.described)
