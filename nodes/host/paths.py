@@ -108,8 +108,7 @@ def host_folder(name: str, widget: str) -> Path:
         raise ValueError(f"{widget}: there is no folder {shortened(name)} (looked for {folder}). Check its name.")
     if not is_inside(folder, home):
         raise ValueError(
-            f"{widget}: {shortened(name)} is a link that leads out of ComfyUI's {home.name} directory, to "
-            f"{folder.resolve()}. Put the pictures themselves there."
+            f"{widget}: {shortened(name)} is a link that leads out of ComfyUI's own directory, to {folder.resolve()}. Put the pictures themselves there."
         )
     return folder
 

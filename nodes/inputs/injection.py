@@ -59,7 +59,7 @@ def region_inputs() -> list[io.Input]:
         sockets.Injection.Input(
             "injection",
             optional=True,
-            tooltip="From Injection Settings, instead of preset. A Style with settings of its own uses those.",
+            tooltip="From Injection Settings, instead of preset. A Regional Style with its own uses those.",
         ),
         io.Combo.Input(
             "outside",

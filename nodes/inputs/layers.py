@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ...diffstyler_core.injection.settings import Layers
 from ...diffstyler_core.injection.sites import parse_layers
+from ..host.checks.refusal import refusal
 
 ALL = "all"
 
@@ -15,9 +18,4 @@ def layers_of(text: str, name: str) -> Layers:
 
 def readable_layers(**lists: str | None) -> bool | str:
     """For ``validate_inputs``: True, or what is wrong with one of the lists. None stands for a wire: not known yet."""
-    try:
-        for name, text in lists.items():
-            layers_of(ALL if text is None else text, name)
-    except ValueError as error:
-        return str(error)
-    return True
+    return refusal(*(partial(layers_of, text, name) for name, text in lists.items() if text is not None))

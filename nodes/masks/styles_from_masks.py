@@ -101,7 +101,6 @@ class StylesFromMasks(io.ComfyNode):
                 ),
             ],
             outputs=[sockets.Styles.Output("styles", tooltip="One chain, a style for each mask.")],
-            hidden=[io.Hidden.unique_id],
             is_input_list=True,
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )

@@ -9,6 +9,7 @@ from .. import sockets
 from ..drawing.schedule_chart import draw_schedule
 from ..host import text as host_text
 from ..host.checks.numbers import require_number
+from ..host.checks.refusal import refusal
 from ..host.checks.text import require_text
 from ..host.lora.run import STRONGEST
 from ..inputs.widgets import share_input, strength_input
@@ -99,11 +100,7 @@ class LoraSwitch(io.ComfyNode):
         """A turn that ends before it starts is refused before anything is run. None stands for a wire."""
         if start_percent is None or end_percent is None:
             return True
-        try:
-            LoraEntry({}, 1.0, start_percent, end_percent, "this LoRA").check()
-        except ValueError as error:
-            return str(error)
-        return True
+        return refusal(LoraEntry({}, 1.0, start_percent, end_percent, "this LoRA").check)
 
     @classmethod
     def execute(
