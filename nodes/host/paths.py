@@ -107,8 +107,10 @@ def host_folder(name: str, widget: str) -> Path:
     if not os.path.isdir(folder):
         raise ValueError(f"{widget}: there is no folder {shortened(name)} (looked for {folder}). Check its name.")
     if not is_inside(folder, home):
+        which = folder_name(name, widget).split("/")[0]
         raise ValueError(
-            f"{widget}: {shortened(name)} is a link that leads out of ComfyUI's own directory, to {folder.resolve()}. Put the pictures themselves there."
+            f"{widget}: {shortened(name)} is a link that leads out of ComfyUI's {which} directory, to "
+            f"{folder.resolve()}. Put the pictures themselves there."
         )
     return folder
 
