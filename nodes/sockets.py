@@ -9,6 +9,9 @@ LoraSchedule = io.Custom("DIFFSTYLER_LORA_SCHEDULE")
 Styles = io.Custom("DIFFSTYLER_STYLES")
 LoraModel = io.Custom("LORA_MODEL")
 LossMap = io.Custom("LOSS_MAP")
+DEADiff = io.Custom("DIFFSTYLER_DEADIFF")
+ImagePrompt = io.Custom("DIFFSTYLER_IMAGE_PROMPT")
 
 CATEGORY = "DiffStyler"
 EVALUATE = f"{CATEGORY}/evaluate"
+PROMPTS = f"{CATEGORY}/prompts"

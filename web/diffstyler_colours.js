@@ -7,6 +7,8 @@ const COLOURS = {
   DIFFSTYLER_INJECTION: "#c98a5b",
   DIFFSTYLER_LORA_SCHEDULE: "#6c7dfa",
   DIFFSTYLER_STYLES: "#b5c334",
+  DIFFSTYLER_DEADIFF: "#8f6bd1",
+  DIFFSTYLER_IMAGE_PROMPT: "#4fa3ec",
 };
 
 // The new rendering reads style properties. In a style sheet they stay when a palette is chosen.

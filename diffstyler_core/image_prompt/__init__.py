@@ -1,0 +1,1 @@
+"""Image prompts: pictures as tokens that cross-attention reads beside the text."""

@@ -1,0 +1,1 @@
+"""What cross-attention reads, changed by a patch on a MODEL."""

@@ -1,0 +1,1 @@
+"""Pictures put into words by vision language models."""

@@ -1,0 +1,1 @@
+"""Image prompts: their checkpoints read, and what they make of a picture."""
