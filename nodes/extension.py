@@ -24,6 +24,8 @@ from .pipeline.sampler import InjectedLoRASampler
 from .pipeline.style import StyleNode
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
+from .prompts.blend import BlendConditionings
+from .prompts.layer_split import LayerSplitConditioning
 
 
 class DiffStylerExtension(ComfyExtension):
@@ -57,4 +59,6 @@ class DiffStylerExtension(ComfyExtension):
             ReconstructionReport,
             CompareResult,
             EvaluateSet,
+            BlendConditionings,
+            LayerSplitConditioning,
         ]
