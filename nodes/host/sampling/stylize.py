@@ -75,3 +75,9 @@ def choose_start(
             "Use the x_T of DDIM Invert, or a latent of the content's size."
         )
     return samples
+
+
+def start_notes(branches: Sequence[Branch], why: str) -> list[str]:
+    """A line where a style asks for AdaIN of a start that is not changed; why: the reason."""
+    asks = any(b.reference is not None and b.reference.plan.method.adain_start for b in branches)
+    return [f"note: adain_start of the style is not applied; {why}"] if asks else []
