@@ -25,8 +25,8 @@ class AdaINLatent(io.ComfyNode):
             display_name="AdaIN Latent",
             category=sockets.CATEGORY,
             description="Gives a latent the mean and contrast per channel of another: of two inversions' x_T, the "
-            "style picture's tones on the content's noise, to start any sampler from. The Injected LoRA Sampler does it by "
-            "itself for a Training-free Style.",
+            "style picture's tones on the content's noise, to start any sampler from. The Injected LoRA Sampler does "
+            "it by itself for a Training-free Style.",
             search_aliases=[
                 "adain",
                 "adaptive instance normalization",
