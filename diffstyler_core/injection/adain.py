@@ -1,4 +1,4 @@
-"""Adaptive instance normalisation (Huang and Belongie 2017, eq. 8): one tensor with the statistics of another."""
+"""Adaptive instance normalisation (AdaIN: Huang and Belongie 2017): one tensor with the statistics of another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def adain(x: Tensor, style: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def adain_latent(content: Tensor, style: Tensor, share: float | Tensor = 1.0) -> Tensor:
-    """A start latent [1, C, h, w] with the style's mean and contrast per channel (StyleID 2024, eq. 7).
+    """A start latent [1, C, h, w] with the style's mean and contrast per channel (StyleID's initial latent AdaIN).
 
     share: how much of it, a number or [h, w]; 0 leaves the content's latent bit for bit. The statistics are those of
     the whole latents in any case.

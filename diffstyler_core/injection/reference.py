@@ -26,10 +26,11 @@ HOTTEST = 10.0
 
 @dataclass(frozen=True)
 class StyleID:
-    """Chung et al. 2024, eqs. 4-6: softmax(temperature (gamma q_content + (1 - gamma) q) k_style / sqrt(d)) v_style.
+    """softmax(tau (gamma q_content + (1 - gamma) q) k_style / sqrt(d)) v_style (Chung et al. 2024, arXiv 2312.09008).
 
-    query_blend: gamma in [0, 1], the content's part of the query. temperature: tau; 1 leaves the softmax as it is.
-    adain_start: whether the start latent takes the style's mean and contrast (eq. 7).
+    query_blend: gamma in [0, 1], the content's part of the query (query preservation). temperature: tau; 1 leaves the
+    softmax as it is.
+    adain_start: whether the start latent takes the style's mean and contrast (initial latent AdaIN).
     """
 
     query_blend: float = 0.75
@@ -61,9 +62,9 @@ class StyleID:
 class SharedAttention:
     """A run's attention looks at the style's k and v.
 
-    mode: "swap", instead of its own (Jeong et al. 2024, Visual Style Prompting, eq. 3); "extend", beside its own in one
-    softmax (Hertz et al. 2023, StyleAligned, eq. 4). normalise: its q and k first take the mean and spread of the
-    style's over the tokens (StyleAligned, AdaIN of queries and keys).
+    mode: "swap", instead of its own (Visual Style Prompting: Jeong et al. 2024, arXiv 2402.12974); "extend", beside its
+    own in one softmax (StyleAligned: Hertz et al. 2023, arXiv 2312.02133). normalise: its q and k first take the mean
+    and spread of the style's over the tokens (StyleAligned, AdaIN of queries and keys).
     """
 
     mode: Sharing = "extend"

@@ -1,4 +1,4 @@
-"""AdaIN Latent: a start latent with another one's mean and contrast (StyleID 2024, eq. 7)."""
+"""AdaIN Latent: a start latent with another one's mean and contrast (StyleID's initial latent AdaIN)."""
 
 from __future__ import annotations
 

@@ -185,8 +185,8 @@ class StyleFromFeatures(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, layers: str | None = "") -> bool | str:
-        """Lists that cannot be read are refused before anything is run."""
+    def validate_inputs(cls, layers: str | None = "", method: object = None) -> bool | str:
+        """Lists that cannot be read are refused before anything is run. The host hands ``method`` over unasked."""
         return readable_layers(layers=layers)
 
     @classmethod
