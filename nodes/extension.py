@@ -16,12 +16,14 @@ from .masks.paste import PasteContent
 from .masks.preview import PreviewStyles
 from .masks.ramp import SpatialRampMask
 from .masks.styles_from_masks import StylesFromMasks
+from .pipeline.adain_latent import AdaINLatent
 from .pipeline.capture import CaptureFeatures
 from .pipeline.guider import InjectedLoRAGuider
 from .pipeline.injection_settings import InjectionSettingsNode
 from .pipeline.invert import DDIMInvert
 from .pipeline.sampler import InjectedLoRASampler
 from .pipeline.style import StyleNode
+from .pipeline.style_from_features import StyleFromFeatures
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
 from .prompts.blend import BlendConditionings
@@ -61,4 +63,6 @@ class DiffStylerExtension(ComfyExtension):
             EvaluateSet,
             BlendConditionings,
             LayerSplitConditioning,
+            StyleFromFeatures,
+            AdaINLatent,
         ]

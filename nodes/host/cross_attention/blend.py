@@ -72,7 +72,7 @@ def require_prompts(styles: Styles, model: ModelPatcher) -> None:
 
 
 def _require_prompt_only(style: Style, label: str) -> None:
-    found = [name for name in ("lora", "features", "injection") if getattr(style, name) is not None]
+    found = [name for name in ("lora", "features", "injection", "reference") if getattr(style, name) is not None]
     if found:
         raise ValueError(
             f"styles: {label} carries {' and '.join(found)}, and cross-attention reads prompts only. "
