@@ -9,6 +9,7 @@ from .evaluate.feature_similarity import FeatureSimilarity
 from .evaluate.reconstruction import ReconstructionReport
 from .examples.example import ExamplePicture
 from .host.demo_model import register_demo_model
+from .host.image_prompt.files import register_deadiff_folder
 from .host.networks.files import register_metric_folders
 from .host.segment.weights import register_fastsam_folder
 from .masks.fastsam import FastSAMMask
@@ -27,7 +28,10 @@ from .pipeline.style_from_features import StyleFromFeatures
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
 from .prompts.blend import BlendConditionings
+from .prompts.encode_deadiff import DEADiffEncode
+from .prompts.joint_attention import JointTextImageAttention
 from .prompts.layer_split import LayerSplitConditioning
+from .prompts.load_deadiff import LoadDEADiff
 
 
 class DiffStylerExtension(ComfyExtension):
@@ -38,6 +42,7 @@ class DiffStylerExtension(ComfyExtension):
         register_demo_model()
         register_fastsam_folder()
         register_metric_folders()
+        register_deadiff_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
@@ -65,4 +70,7 @@ class DiffStylerExtension(ComfyExtension):
             LayerSplitConditioning,
             StyleFromFeatures,
             AdaINLatent,
+            LoadDEADiff,
+            DEADiffEncode,
+            JointTextImageAttention,
         ]
