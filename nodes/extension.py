@@ -21,6 +21,7 @@ from .pipeline.guider import InjectedLoRAGuider
 from .pipeline.injection_settings import InjectionSettingsNode
 from .pipeline.invert import DDIMInvert
 from .pipeline.sampler import InjectedLoRASampler
+from .pipeline.stochastic import StochasticInversion
 from .pipeline.style import StyleNode
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
@@ -57,4 +58,5 @@ class DiffStylerExtension(ComfyExtension):
             ReconstructionReport,
             CompareResult,
             EvaluateSet,
+            StochasticInversion,
         ]
