@@ -25,6 +25,7 @@ from .pipeline.stochastic import StochasticInversion
 from .pipeline.style import StyleNode
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
+from .pipeline.train_embedding import TrainStyleEmbedding
 
 
 class DiffStylerExtension(ComfyExtension):
@@ -59,4 +60,5 @@ class DiffStylerExtension(ComfyExtension):
             CompareResult,
             EvaluateSet,
             StochasticInversion,
+            TrainStyleEmbedding,
         ]
