@@ -37,10 +37,13 @@ def vision(seed: int = 5) -> ClipVisionModel:
     return made
 
 
-def random_clip(kind: str = "sd15", seed: int = 6):
-    """A CLIP with random weights: the host's own classes, small; kind sdxl has two encoders of width 16."""
+def random_clip(kind: str = "sd15", seed: int = 6, dtype: torch.dtype | None = None):
+    """A CLIP with random weights: the host's own classes, small; kind sdxl has two encoders of width 16.
+
+    dtype: of its weights; None is what the host chooses.
+    """
     width = 16 if kind == "sdxl" else 32
-    text = {**tiny_clip.TEXT, "hidden_size": width}
+    text = {**tiny_clip.TEXT, "hidden_size": width, "num_hidden_layers": 3}
 
     class Layers(comfy.sd1_clip.SDClipModel):
         def __init__(self, device="cpu", dtype=None, model_options=None, **more):
@@ -64,7 +67,7 @@ def random_clip(kind: str = "sd15", seed: int = 6):
         clip = Two if kind == "sdxl" else One
 
     Target.tokenizer = tokenizer
-    made = comfy.sd.CLIP(Target, parameters=1)
+    made = comfy.sd.CLIP(Target, parameters=1, model_options={} if dtype is None else {"dtype": dtype})
     tiny.fill(made.cond_stage_model, seed)
     return made
 
