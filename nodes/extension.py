@@ -23,10 +23,12 @@ from .pipeline.guider import InjectedLoRAGuider
 from .pipeline.injection_settings import InjectionSettingsNode
 from .pipeline.invert import DDIMInvert
 from .pipeline.sampler import InjectedLoRASampler
+from .pipeline.stochastic import StochasticInversion
 from .pipeline.style import StyleNode
 from .pipeline.style_from_features import StyleFromFeatures
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
+from .pipeline.train_embedding import TrainStyleEmbedding
 from .prompts.blend import BlendConditionings
 from .prompts.encode_deadiff import DEADiffEncode
 from .prompts.joint_attention import JointTextImageAttention
@@ -73,4 +75,6 @@ class DiffStylerExtension(ComfyExtension):
             LoadDEADiff,
             DEADiffEncode,
             JointTextImageAttention,
+            StochasticInversion,
+            TrainStyleEmbedding,
         ]
