@@ -72,6 +72,7 @@ class ImageAttention(nn.Module):
 
     def __init__(self, image: Tensor, widths: Mapping[str, int], seed: int) -> None:
         super().__init__()
+        self.image: Tensor
         self.register_buffer("image", image.clone())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
