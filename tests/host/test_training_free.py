@@ -10,6 +10,7 @@ import reference
 import steps
 import tiny
 import torch
+from comfy.ldm.modules.attention import optimized_attention
 from probes import Ending, counting, state_of
 
 STEPS = 4
@@ -29,7 +30,7 @@ def written(layers) -> str:
 class Scene:
     """A model, a content, and a style's picture of another size, each with its capture."""
 
-    def __init__(self, pack, seed, kind="small", model=None, storage="memory", size=(8, 12), style=(12, 8)) -> None:
+    def __init__(self, pack, seed, kind="small", model=None, storage="memory", size=(8, 12), style=(8, 16)) -> None:
         self.pack, self.layers = pack, LAYERS[kind]
         self.model = tiny.make_model(kind, seed=seed) if model is None else model
         xl = kind == "sdxl"
@@ -45,8 +46,8 @@ class Scene:
         return steps.capture(self.pack, self.model, self.paths[which][0], self.empty, storage=storage, **layers)
 
     def styles(self, method=STYLE_ID, **changes):
-        """One training-free style; of no method, a plain style of the base model."""
-        if method is None:
+        """One training-free style; of "plain", a style of the base model."""
+        if method == "plain":
             plain = {"positive": self.positive, **changes, "injection": steps.injection(self.pack, 0.0, 0.0)}
             return steps.chain(self.pack, plain)
         settings = {"style_features": self.style, "positive": self.positive, "layers": "all", **changes}
@@ -171,7 +172,7 @@ def test_on_its_own_path_the_content_as_its_own_style_is_the_content(scene, meas
         for z, t in zip(trajectory.latents, trajectory.schedule.timesteps, strict=False):
             sigma = trajectory.schedule.sigma(t)
             at = z * (1 + sigma**2) ** 0.5, sigma
-            own, plain = (scene.predicted(*at, styles=scene.styles(m, positive=scene.empty)) for m in (method, None))
+            own, plain = (scene.predicted(*at, styles=scene.styles(m, positive=scene.empty)) for m in (method, "plain"))
             worst = max(worst, relative(own, plain))
         measured(f"{method['method']}, largest of all steps, relative", worst, at_most=1e-5)
 
@@ -310,3 +311,24 @@ def test_adain_latent_refuses_by_name(scene, changes, words):
     wired = {"content": scene.paths[0][1], "style": scene.paths[1][1], "strength": 1.0, **changes}
     with pytest.raises(ValueError, match=words):
         scene.pack.pipeline.adain_latent.AdaINLatent.execute(**wired)
+
+
+def test_another_packs_attention_gets_the_styles_keys_and_its_own_rows(scene):
+    """Rows of other numbers of keys come to it apart, each call with the chunks that it is about."""
+    seen = []
+
+    def patch(q, k, v, options):
+        seen.append((len(q), tuple(options["cond_or_uncond"]), k.shape[1]))
+        return optimized_attention(q, k, v, options["n_heads"], attn_precision=options["attn_precision"])
+
+    theirs = scene.model.clone()
+    theirs.set_model_attn1_replace(patch, "output", 2)
+    left = torch.zeros(1, 64, 96)
+    left[..., :48] = 1.0
+    chain = scene.styles(shared("extend"), mask=left)
+    chain = scene.styles(shared("swap"), previous=chain)
+    ours = scene.sample(chain, theirs, cfg=3.0)
+    torch.testing.assert_close(ours, scene.sample(chain, cfg=3.0), rtol=1e-5, atol=1e-5)
+    assert all(rows == len(chunks) for rows, chunks, _ in seen)
+    assert {keys for *_, keys in seen} == {96 + 128, 128}
+    assert {chunks for _, chunks, _ in seen} <= {(0,), (1,), (0, 1), (1, 0)}
