@@ -25,8 +25,10 @@ from .pipeline.sampler import InjectedLoRASampler
 from .pipeline.style import StyleNode
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
+from .prompts.blend import BlendConditionings
 from .prompts.encode_deadiff import DEADiffEncode
 from .prompts.joint_attention import JointTextImageAttention
+from .prompts.layer_split import LayerSplitConditioning
 from .prompts.load_deadiff import LoadDEADiff
 
 
@@ -62,6 +64,8 @@ class DiffStylerExtension(ComfyExtension):
             ReconstructionReport,
             CompareResult,
             EvaluateSet,
+            BlendConditionings,
+            LayerSplitConditioning,
             LoadDEADiff,
             DEADiffEncode,
             JointTextImageAttention,

@@ -78,9 +78,11 @@ class DEADiffEncode(io.ComfyNode):
                 "content from it and the style from image."
             )
         require_clip(clip_vision, deadiff.vision)
-        seen = dict.fromkeys(MODES[mode], hidden_states(clip_vision, unit_pictures(image, "image")))
-        if content_image is not None:
-            seen[CONTENT] = hidden_states(clip_vision, unit_pictures(content_image, "content_image"))
+        pictures = unit_pictures(image, "image")
+        content = None if content_image is None else unit_pictures(content_image, "content_image")
+        seen = dict.fromkeys(MODES[mode], hidden_states(clip_vision, pictures))
+        if content is not None:
+            seen[CONTENT] = hidden_states(clip_vision, content)
         tokens = {name: image_tokens(deadiff, name, hidden) for name, hidden in seen.items()}
         return host_text.output(deadiff.prompt(tokens), text=describe(deadiff, tokens, seen))
 

@@ -22,23 +22,24 @@ UNREAD = {"control": "a ControlNet", "gligen": "GLIGEN boxes", "hooks": "hooks (
 class Blend:
     """A reader: every style's prompt where the style is, the sampler's own where none is.
 
-    scale: pixels of the picture a side of a latent pixel. Shares are made at the latent's size as noise merging makes
-    them, and averaged over the area of each query.
+    scale: pixels of the picture a side of a latent pixel. grow, feather: of every mask, in pixels of the picture.
+    Shares are made at the latent's size as noise merging makes them, and averaged over the area of each query.
     """
 
     name = NAME
 
-    def __init__(self, styles: Styles, scale: int) -> None:
+    def __init__(self, styles: Styles, scale: int, grow: int = 0, feather: int = 0) -> None:
         self.prompts: tuple[Tensor, ...] = tuple(style.positive[0][0] for style in styles)  # type: ignore[index]
         self._styles, self._scale = styles, scale
+        self._grow, self._feather = grow, feather
         self._shares: dict[Size, Tensor] = {}
         self._latent: Size | None = None
 
     def shares(self, latent: Size, grid: Size) -> Tensor:
         """[1 + N, *grid]: what the sampler's own prompt and each style get of every query; they sum to one."""
         if self._latent != latent:
-            height, width = latent
-            regions = regions_of(self._styles, latent, (height * self._scale, width * self._scale))
+            picture = latent[0] * self._scale, latent[1] * self._scale
+            regions = regions_of(self._styles, latent, picture, self._grow, self._feather)
             self._shares, self._latent = {latent: torch.cat([regions.rest[None], regions.styles])}, latent
         if grid not in self._shares:
             self._shares[grid] = torch.stack([resize_by_area(share, *grid) for share in self._shares[latent]])
@@ -89,18 +90,25 @@ def require_tokens_only(options: dict[str, Any], name: str) -> None:
         )
 
 
-def describe(styles: Styles, scale: int) -> list[str]:
-    """How much of the picture each prompt covers, at the largest mask's size."""
+def describe(styles: Styles, grow: int, feather: int) -> list[str]:
+    """How much of the picture each prompt covers, at the largest mask's size, as if that were the picture's."""
     sizes = [(s.mask.shape[0], s.mask.shape[1]) for s in styles if s.mask is not None]
-    height, width = max(sizes, key=lambda size: size[0] * size[1], default=(scale, scale))
-    regions = regions_of(styles, (height, width), (height, width))
+    size = max(sizes, key=lambda size: size[0] * size[1], default=(1, 1))
+    regions = regions_of(styles, size, size, grow, feather)
     lines = []
     for number, (style, share) in enumerate(zip(styles, regions.styles, strict=True), 1):
-        why = " (no mask: the rest)" if style.mask is None else "" if style.mask.any() else " (empty mask: no effect)"
+        why = " (no mask: the rest)" if style.mask is None else "" if share.any() else " (empty mask: no effect)"
         lines.append(f"{style.label(number)}: {100 * share.mean().item():.1f} % of the picture{why}")
     return [*lines, f"the sampler's own prompt: {100 * regions.rest.mean().item():.1f} %"]
 
 
-def blended(model: ModelPatcher, styles: Styles) -> Blend:
+def pooled_note(model: ModelPatcher) -> list[str]:
+    """What a line says of the pooled output, on a model that takes one."""
+    if model.model.model_config.unet_config.get("num_classes") is None:
+        return []
+    return ["note: the pooled output is the sampler's own prompt's; of the prompts here only the tokens act"]
+
+
+def blended(model: ModelPatcher, styles: Styles, grow: int = 0, feather: int = 0) -> Blend:
     """The reader of these styles for this MODEL."""
-    return Blend(styles, model.get_model_object("latent_format").spacial_downscale_ratio)
+    return Blend(styles, model.get_model_object("latent_format").spacial_downscale_ratio, grow, feather)
