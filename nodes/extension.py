@@ -77,4 +77,7 @@ class DiffStylerExtension(ComfyExtension):
             JointTextImageAttention,
             StochasticInversion,
             TrainStyleEmbedding,
+            LoadDEADiff,
+            DEADiffEncode,
+            JointTextImageAttention,
         ]

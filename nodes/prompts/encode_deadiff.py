@@ -78,21 +78,21 @@ class DEADiffEncode(io.ComfyNode):
                 "content from it and the style from image."
             )
         require_clip(clip_vision, deadiff.vision)
-        pictures = {name: unit_pictures(image, "image") for name in MODES[mode]}
-        if content_image is not None:
-            pictures[CONTENT] = unit_pictures(content_image, "content_image")
-        tokens = {
-            name: image_tokens(deadiff, name, hidden_states(clip_vision, seen)) for name, seen in pictures.items()
-        }
-        return host_text.output(deadiff.prompt(tokens), text=describe(deadiff, tokens, pictures))
+        pictures = unit_pictures(image, "image")
+        content = None if content_image is None else unit_pictures(content_image, "content_image")
+        seen = dict.fromkeys(MODES[mode], hidden_states(clip_vision, pictures))
+        if content is not None:
+            seen[CONTENT] = hidden_states(clip_vision, content)
+        tokens = {name: image_tokens(deadiff, name, hidden) for name, hidden in seen.items()}
+        return host_text.output(deadiff.prompt(tokens), text=describe(deadiff, tokens, seen))
 
 
-def describe(deadiff: DEADiff, tokens: dict[str, Tensor], pictures: dict[str, Tensor]) -> str:
-    """Which layers read what."""
+def describe(deadiff: DEADiff, tokens: dict[str, Tensor], seen: dict[str, Tensor]) -> str:
+    """Which layers read what. seen: the pictures behind each instruction, however CLIP gives them."""
     fine = tuple(number for number in range(len(deadiff.projections)) if number not in CONTENT_LAYERS)
     lines = []
     for name, layers in ((STYLE, fine), (CONTENT, CONTENT_LAYERS)):
-        count = len(pictures.get(name, ()))
+        count = len(seen.get(name, ()))
         what = f"{tokens[name].shape[1]} tokens" if name in tokens else "tokens of zeros"
         mean = f", the mean of {count} pictures" if count > 1 else ""
         lines.append(f"{name}: {what} in layers {format_layers(layers)}{mean}")

@@ -7,6 +7,8 @@ import pytest
 import tiny
 import torch
 
+pytest_plugins = ("guards",)
+
 KINDS = ["sd15", "sd21", "sdxl"]
 TOKENS = 4
 
@@ -41,8 +43,8 @@ def written_out(model, prompts, chunks, numbers):
     """Hooks on every attn2 of ``numbers``; prompts: [(image prompt, scale)] in the order of their tokens."""
     handles = []
     for number, spatial in enumerate(cb.spatial_transformers(model.model.diffusion_model)):
-        for block in spatial.transformer_blocks if number in numbers else ():
-            handles.append(block.attn2.register_forward_hook(joint_hook(number, prompts, chunks), with_kwargs=True))
+        hook, blocks = joint_hook(number, prompts, chunks), spatial.transformer_blocks if number in numbers else ()
+        handles += [block.attn2.register_forward_hook(hook, with_kwargs=True) for block in blocks]
     return handles
 
 
@@ -138,6 +140,26 @@ def test_another_packs_replacement_gets_the_joined_tokens(pack, models, seed, fi
     assert cb.relative(out, cb.run(joined(pack, model, picture), x, context, [1, 0])) > 1e-4
 
 
+def test_injection_and_the_picture_act_together(pack, bench, seed):
+    """Features captured without the picture, injected beside it; the run without it is as before."""
+    features = bench.capture(bench.invert()[0])[0]
+    patched = joined(pack, bench.model, image_prompt(pack, bench.model, seed))
+    plain, with_picture = (bench.sampler(features, model=model)[0]["samples"] for model in (bench.model, patched))
+    assert cb.relative(with_picture, plain) > 1e-4
+    assert torch.equal(bench.sampler(features)[0]["samples"], plain)
+    assert torch.equal(bench.sampler(features, model=patched)[0]["samples"], with_picture)
+
+
+def test_injected_cross_attention_wants_a_capture_with_the_picture(pack, bench, seed):
+    """The content's keys of 77 tokens do not stand beside 81; captured with the same MODEL they are as many."""
+    patched = joined(pack, bench.model, image_prompt(pack, bench.model, seed))
+    trajectory, settings = bench.invert()[0], {"cross_attention_layers": "2"}
+    without, within = (bench.capture(trajectory, model=model, **settings)[0] for model in (bench.model, patched))
+    with pytest.raises(ValueError, match=r"captured with 77 tokens .* this run has 81"):
+        bench.sampler(without, model=patched)
+    assert bench.sampler(within, model=patched)[0]["samples"].isfinite().all()
+
+
 def test_the_model_that_came_in_is_as_before(pack, models, seed):
     """Bit for bit, also after an error in the run; a second run gives the same."""
     model = models["sd21"]
@@ -146,7 +168,7 @@ def test_the_model_that_came_in_is_as_before(pack, models, seed):
     patched = joined(pack, model, image_prompt(pack, model, seed))
     found = [cb.run(patched, x, context, [1, 0]) for _ in range(2)]
     assert torch.equal(*found)
-    with pytest.raises(Exception, match="size|shape|batch|rows"):
+    with pytest.raises(RuntimeError, match=r"cannot be shared by 3 prompts"):
         cb.run(patched, x, context, [1, 0, 0])
     assert torch.equal(cb.run(model, x, context, [1, 0]), before)
     assert not torch.equal(found[0], before)

@@ -29,7 +29,7 @@ def require_clip(clip_vision: Any, vision: Vision) -> None:
             "clip_vision must be the CLIP that DEADiff was trained on, ViT-L/14 at 224 pixels "
             f"({known[0]} wide, {known[2]} tokens, hidden states after {known[1]} layers), got "
             + (f"{found[0]} wide, {patches} tokens, {layers} layers but the last." if config else f"a {kind}.")
-            + " Load clip_vit_large_patch14 (also named clip-vit-large-patch14 or CLIP-ViT-L) with Load CLIP Vision."
+            + " Load openai/clip-vit-large-patch14 with Load CLIP Vision."
         )
 
 
