@@ -9,6 +9,7 @@ from .evaluate.feature_similarity import FeatureSimilarity
 from .evaluate.reconstruction import ReconstructionReport
 from .examples.example import ExamplePicture
 from .host.demo_model import register_demo_model
+from .host.describe.folders import register_vision_language_folder
 from .host.networks.files import register_metric_folders
 from .host.segment.weights import register_fastsam_folder
 from .masks.fastsam import FastSAMMask
@@ -24,6 +25,7 @@ from .pipeline.sampler import InjectedLoRASampler
 from .pipeline.style import StyleNode
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
+from .prompts.describe_style import DescribeStyle
 
 
 class DiffStylerExtension(ComfyExtension):
@@ -34,6 +36,7 @@ class DiffStylerExtension(ComfyExtension):
         register_demo_model()
         register_fastsam_folder()
         register_metric_folders()
+        register_vision_language_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
@@ -57,4 +60,5 @@ class DiffStylerExtension(ComfyExtension):
             ReconstructionReport,
             CompareResult,
             EvaluateSet,
+            DescribeStyle,
         ]
