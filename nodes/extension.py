@@ -9,6 +9,7 @@ from .evaluate.feature_similarity import FeatureSimilarity
 from .evaluate.reconstruction import ReconstructionReport
 from .examples.example import ExamplePicture
 from .host.demo_model import register_demo_model
+from .host.describe.folders import register_vision_language_folder
 from .host.image_prompt.files import register_deadiff_folder
 from .host.networks.files import register_metric_folders
 from .host.segment.weights import register_fastsam_folder
@@ -30,6 +31,7 @@ from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
 from .pipeline.train_embedding import TrainStyleEmbedding
 from .prompts.blend import BlendConditionings
+from .prompts.describe_style import DescribeStyle
 from .prompts.encode_deadiff import DEADiffEncode
 from .prompts.joint_attention import JointTextImageAttention
 from .prompts.layer_split import LayerSplitConditioning
@@ -45,6 +47,7 @@ class DiffStylerExtension(ComfyExtension):
         register_fastsam_folder()
         register_metric_folders()
         register_deadiff_folder()
+        register_vision_language_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
@@ -80,4 +83,5 @@ class DiffStylerExtension(ComfyExtension):
             LoadDEADiff,
             DEADiffEncode,
             JointTextImageAttention,
+            DescribeStyle,
         ]
