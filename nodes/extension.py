@@ -20,6 +20,7 @@ from .masks.ramp import SpatialRampMask
 from .masks.styles_from_masks import StylesFromMasks
 from .pipeline.adain_latent import AdaINLatent
 from .pipeline.capture import CaptureFeatures
+from .pipeline.cycle_invert import CycleDiffusionInvert
 from .pipeline.guider import InjectedLoRAGuider
 from .pipeline.injection_settings import InjectionSettingsNode
 from .pipeline.invert import DDIMInvert
@@ -75,13 +76,11 @@ class DiffStylerExtension(ComfyExtension):
             LayerSplitConditioning,
             StyleFromFeatures,
             AdaINLatent,
-            LoadDEADiff,
-            DEADiffEncode,
-            JointTextImageAttention,
             StochasticInversion,
             TrainStyleEmbedding,
             LoadDEADiff,
             DEADiffEncode,
             JointTextImageAttention,
             DescribeStyle,
+            CycleDiffusionInvert,
         ]

@@ -110,9 +110,14 @@ class ReferencePlan:
         """Every site that takes something from the style's picture at this step."""
         return frozenset(self.sites) if self.first <= step < self.last else frozenset()
 
-    def require_queries(self, content: Capture) -> None:
-        """Raises ValueError when the content's capture lacks the queries that the method takes."""
-        if self.method.takes_queries:
+    def require_queries(self, content: Capture | None) -> None:
+        """Raises ValueError when there is no capture of the content with the queries that the method takes."""
+        if self.method.takes_queries and content is None:
+            raise ValueError(
+                "query_blend takes the content's queries, and the sampler has a TRAJECTORY without a capture. "
+                "Wire Capture Features/Attention of the content into it, or set query_blend to 0."
+            )
+        if self.method.takes_queries and content is not None:
             _require_taken(content, self, "query_blend takes the content's queries")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...diffstyler_core.diffusion.trajectory import Trajectory
 from ...diffstyler_core.injection.capture import Capture
 from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
@@ -77,7 +78,7 @@ class InjectedLoRASampler(io.ComfyNode):
     def execute(
         cls,
         model: ModelPatcher,
-        features: Capture,
+        features: Capture | Trajectory,
         positive: Conditioning,
         negative: Conditioning,
         cfg: float,
@@ -95,9 +96,9 @@ class InjectedLoRASampler(io.ComfyNode):
         base = Base(model, features, *injected(preset, injection))
         require_run(base, positive, negative, cfg)
         prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
-        trajectory, branches = features.trajectory, prepared.composition.branches
-        start = choose_start(model, trajectory, start_latent, branches)
-        samples = sample_injected(model, trajectory, prepared.composition, positive, negative, cfg, start)
+        branches = prepared.composition.branches
+        start = choose_start(model, base.trajectory, start_latent, branches)
+        samples = sample_injected(model, base.trajectory, prepared.composition, positive, negative, cfg, start)
         left = () if start_latent is None else start_notes(branches, "start_latent is wired: it is taken as it is")
         words = (*prepared.words, *latent_notes(start_latent or {}), *left)
         return host_text.output({"samples": samples.to("cpu")}, text="\n".join(words))

@@ -6,10 +6,45 @@ from pathlib import Path
 
 import torch
 
-WORDS = (
-    "warm cold light dark soft bold broad thin blue red ochre green violet strokes lines washes ink oil paper canvas "
-    "woman cat boat tree with and in of the a , . : image colors tones texture"
-).split()
+WORDS = [
+    "warm",
+    "cold",
+    "light",
+    "dark",
+    "soft",
+    "bold",
+    "broad",
+    "thin",
+    "blue",
+    "red",
+    "ochre",
+    "green",
+    "violet",
+    "strokes",
+    "lines",
+    "washes",
+    "ink",
+    "oil",
+    "paper",
+    "canvas",
+    "woman",
+    "cat",
+    "boat",
+    "tree",
+    "with",
+    "and",
+    "in",
+    "of",
+    "the",
+    "a",
+    ",",
+    ".",
+    ":",
+    "image",
+    "colors",
+    "tones",
+    "texture",
+]
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER", "ASSISTANT"]
 SIZE, PATCH = 32, 8
 LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}

@@ -34,8 +34,8 @@ class Content:
         require_family(model, own.family, name)
         if own.schedule.timesteps != run.schedule.timesteps:
             raise ValueError(
-                f"{name}: captured over {own.schedule.steps} steps, and the sampler's features over "
-                f"{run.schedule.steps}. Invert both pictures with the same number of steps."
+                f"{name}: captured over {_walk(own)}, and the sampler's features over {_walk(run)}. "
+                "Invert both pictures with the same number of steps, and skip the same."
             )
         self.capture = capture
         source = capture.source
@@ -47,6 +47,12 @@ class Content:
     def release(self) -> None:
         """Forgets what the run put on the computing device."""
         self.lora.release()
+
+
+def _walk(trajectory: Trajectory) -> str:
+    """The levels of a trajectory in words: '50 steps', '90 steps from t = 891'."""
+    schedule = trajectory.schedule
+    return f"{schedule.steps} steps" + (f" from t = {schedule.timesteps[0]}" if schedule.skipped else "")
 
 
 class Injected(NamedTuple):
