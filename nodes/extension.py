@@ -17,6 +17,7 @@ from .masks.preview import PreviewStyles
 from .masks.ramp import SpatialRampMask
 from .masks.styles_from_masks import StylesFromMasks
 from .pipeline.capture import CaptureFeatures
+from .pipeline.cycle_invert import CycleDiffusionInvert
 from .pipeline.guider import InjectedLoRAGuider
 from .pipeline.injection_settings import InjectionSettingsNode
 from .pipeline.invert import DDIMInvert
@@ -59,6 +60,7 @@ class DiffStylerExtension(ComfyExtension):
             ReconstructionReport,
             CompareResult,
             EvaluateSet,
+            CycleDiffusionInvert,
             BlendConditionings,
             LayerSplitConditioning,
         ]

@@ -86,8 +86,8 @@ class Capture(_Fields):
 
     def plan(self, settings: InjectionSettings) -> InjectionPlan:
         """What the settings mean for this capture. Raises ValueError for what they need and it lacks."""
-        request = self.request
-        plan = settings.plan(self.trajectory.schedule.steps, request.feature_sites, request.attention_sites)
+        request, run = self.request, self.trajectory.schedule
+        plan = settings.plan(run.steps, request.feature_sites, request.attention_sites, run.span)
         self.check_covers(plan)
         return plan
 

@@ -55,8 +55,10 @@ class InjectionSettings:
         """(feature_steps, attention_steps) of a run of S steps."""
         return steps_in(self.feature_end, steps), steps_in(self.attention_end, steps)
 
-    def plan(self, steps: int, feature_sites: Iterable[Site], attention_sites: Iterable[Site]) -> InjectionPlan:
-        """The plan of a run of S steps over the captured sites.
+    def plan(
+        self, steps: int, feature_sites: Iterable[Site], attention_sites: Iterable[Site], span: float = 1000
+    ) -> InjectionPlan:
+        """The plan of a run of S steps, ``span`` timesteps long, over the captured sites.
 
         Raises ValueError for layers that were not captured.
         """
@@ -70,6 +72,7 @@ class InjectionSettings:
             ),
             self.mode,
             self.blend,
+            span,
         )
 
     def _chosen(self, captured: Iterable[Site], kind: Kind) -> tuple[Site, ...]:

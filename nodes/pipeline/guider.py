@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...diffstyler_core.diffusion.trajectory import Trajectory
 from ...diffstyler_core.injection.capture import Capture
 from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
@@ -57,7 +58,7 @@ class InjectedLoRAGuider(io.ComfyNode):
     def execute(
         cls,
         model: ModelPatcher,
-        features: Capture,
+        features: Capture | Trajectory,
         positive: Conditioning,
         negative: Conditioning,
         cfg: float,
@@ -74,8 +75,8 @@ class InjectedLoRAGuider(io.ComfyNode):
         base = Base(model, features, *injected(preset, injection))
         require_run(base, positive, negative, cfg)
         prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
-        guider = InjectedGuider(model, features.trajectory, prepared.composition)
+        guider = InjectedGuider(model, base.trajectory, prepared.composition)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
-        sigmas = sigmas_of(features.trajectory.schedule)
+        sigmas = sigmas_of(base.trajectory.schedule)
         return host_text.output(guider, sigmas, text="\n".join(prepared.words))

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...diffstyler_core.diffusion.trajectory import Trajectory
 from ...diffstyler_core.injection.capture import Capture
 from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
@@ -77,7 +78,7 @@ class InjectedLoRASampler(io.ComfyNode):
     def execute(
         cls,
         model: ModelPatcher,
-        features: Capture,
+        features: Capture | Trajectory,
         positive: Conditioning,
         negative: Conditioning,
         cfg: float,
@@ -95,7 +96,7 @@ class InjectedLoRASampler(io.ComfyNode):
         base = Base(model, features, *injected(preset, injection))
         require_run(base, positive, negative, cfg)
         prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
-        start, trajectory = choose_start(model, features.trajectory, start_latent), features.trajectory
-        samples = sample_injected(model, trajectory, prepared.composition, positive, negative, cfg, start)
+        start = choose_start(model, base.trajectory, start_latent)
+        samples = sample_injected(model, base.trajectory, prepared.composition, positive, negative, cfg, start)
         words = (*prepared.words, *latent_notes(start_latent or {}))
         return host_text.output({"samples": samples.to("cpu")}, text="\n".join(words))

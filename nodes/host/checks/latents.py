@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -57,3 +58,8 @@ def latent_notes(latent: dict[str, Any]) -> list[str]:
     if latent.get("batch_index") is not None:
         lines.append("note: the latent's batch index is not used: no noise is drawn here")
     return lines
+
+
+def as_latent(samples: Tensor) -> dict[str, Tensor]:
+    """A LATENT as the host passes it on."""
+    return {"samples": samples.to("cpu", torch.float32)}

@@ -32,8 +32,8 @@ class Content:
         require_family(model, own.family, name)
         if own.schedule.timesteps != run.schedule.timesteps:
             raise ValueError(
-                f"{name}: captured over {own.schedule.steps} steps, and the sampler's features over "
-                f"{run.schedule.steps}. Invert both contents with the same number of steps."
+                f"{name}: captured over {_walk(own)}, and the sampler's features over {_walk(run)}. "
+                "Invert both contents with the same number of steps, and skip the same."
             )
         if own.content.shape != content.shape:
             raise ValueError(
@@ -50,6 +50,12 @@ class Content:
     def release(self) -> None:
         """Forgets what the run put on the computing device."""
         self.lora.release()
+
+
+def _walk(trajectory: Trajectory) -> str:
+    """The levels of a trajectory in words: '50 steps', '90 steps from t = 891'."""
+    schedule = trajectory.schedule
+    return f"{schedule.steps} steps" + (f" from t = {schedule.timesteps[0]}" if schedule.skipped else "")
 
 
 class Injected(NamedTuple):

@@ -21,6 +21,7 @@ from ..checks.conditioning import Conditioning
 from .branches import Composition, Content, Injected
 from .forward import Acting, Options, acting_options
 from .fusion import BranchStep, Processed, Prompts, fusing_options
+from .levels import require_levels
 from .runs import sigmas_of
 
 Held = Mapping[Site, SiteTensors]
@@ -34,13 +35,14 @@ class _Run:
     """What a guider knows only while it samples.
 
     prompts: by number of the branch, its own prompts. contents: of each recomputed content, its prompt and the options
-    of its MODEL. held: what the contents hold at ``step``.
+    of its MODEL. held: what the contents hold at ``step``. x0: what the model last said of the picture.
     """
 
     prompts: dict[int, Prompts] = field(default_factory=dict)
     contents: dict[Content, tuple[Processed, Options]] = field(default_factory=dict)
     step: int = -1
     held: dict[Content, Held] = field(default_factory=dict)
+    x0: Tensor | None = None
 
 
 class InjectedGuider(comfy.samplers.CFGGuider):
@@ -50,10 +52,16 @@ class InjectedGuider(comfy.samplers.CFGGuider):
     first-order sampler takes the steps of eq. 7, and at the end the content is put back exactly, at whatever noise
     levels the sampler visited. A run that ends at the last of the trajectory's levels, abar_0, comes back in the
     latent's scale.
+
+    A trajectory with noises (CycleDiffusion): ``adds_noises`` says that this guider's answers take a first-order
+    sampler to where stochastic DDIM goes; else the sampler adds them itself, as the core's own loop does.
     """
 
-    def __init__(self, model: ModelPatcher, trajectory: Trajectory, composition: Composition) -> None:
+    def __init__(
+        self, model: ModelPatcher, trajectory: Trajectory, composition: Composition, adds_noises: bool = True
+    ) -> None:
         super().__init__(model)
+        self._adds_noises = adds_noises and trajectory.noises is not None
         self._trajectory = trajectory
         self._branches, self._kept = composition
         contents = dict.fromkeys(b.injected.content for b in self._branches if b.injected is not None)
@@ -68,7 +76,15 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         self.inner_set_conds({**own, **contents})
 
     def sample(
-        self, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kw: Any
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Any,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None = None,
+        callback: Any = None,
+        *args: Any,
+        **kw: Any,
     ) -> Tensor:
         """One run of the host's. Nothing of an earlier one is known to it, and it leaves nothing on the device."""
         if latent_image.shape != self._trajectory.noise.shape:
@@ -77,13 +93,26 @@ class InjectedGuider(comfy.samplers.CFGGuider):
                 f"{list(self._trajectory.noise.shape)}. "
                 "Wire the x_T of DDIM Invert into the sampler, or a latent of the content's size."
             )
+        if self._adds_noises:
+            require_levels(sampler, sigmas, self._trajectory.schedule)
+        shown = self._shown_by(callback) if self._adds_noises else callback
         try:
-            samples = super().sample(noise, latent_image, sampler, sigmas, *args, **kw)
+            samples = super().sample(noise, latent_image, sampler, sigmas, denoise_mask, shown, *args, **kw)
         finally:
             self._run = _Run()
             for branch in self._branches:
                 branch.release()
         return samples if sigmas.shape[-1] == 0 else self._finished(samples, float(sigmas[-1]))
+
+    def _shown_by(self, callback: Any) -> Any:
+        """The sampler's progress with the model's own x0 as the preview: the answers carry the next step's noise."""
+        if callback is None:
+            return None
+
+        def shown(step: int, x0: Tensor, x: Tensor, steps: int) -> None:
+            callback(step, x0 if self._run.x0 is None else self._run.x0, x, steps)
+
+        return shown
 
     def inner_sample(
         self,
@@ -127,12 +156,18 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         kept, sigma = self._kept, float(timestep[0])
         if not self._branches:
             return self._trajectory.content.to(x)
-        if kept is None:
-            return self._predicted(x, timestep, model_options, seed)
-        shown = kept.shown(x, sigma)
+        shown = x if kept is None else kept.shown(x, sigma)
         x0 = self._predicted(shown, timestep, model_options, seed)
+        jump = self._trajectory.jump(self._trajectory.schedule.step_at(sigma))
+        if kept is None and not self._adds_noises:
+            return x0
         after = _next_level(model_options["transformer_options"]["sample_sigmas"], sigma)
-        return kept.answer(x, shown, x0, sigma, after)
+        if jump is not None and self._adds_noises:
+            self._run.x0 = x0 if kept is None else kept.blended(x0)
+            x0 = jump.seen_by_euler(shown, x0, sigma, after)
+        elif jump is not None:
+            after = jump.drift
+        return x0 if kept is None else kept.answer(x, shown, x0, sigma, after)
 
     def _predicted(self, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None) -> Tensor:
         """The guided x0 of one step. All injection and fusion of the pack happens through the options made here."""

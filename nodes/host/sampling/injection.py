@@ -8,6 +8,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.capture import Capture
 from ....diffstyler_core.injection.plan import InjectionPlan
 from ....diffstyler_core.injection.settings import InjectionSettings
@@ -27,6 +28,9 @@ FARTHEST = 512
 """Pixels by which masks grow, shrink or soften at most."""
 
 
+NOTHING_INJECTED = "nothing injected: features is a trajectory without a capture, so that preset has no effect"
+
+
 class Prepared(NamedTuple):
     """A checked request, and what the user should know about it."""
 
@@ -37,29 +41,56 @@ class Prepared(NamedTuple):
 class Base(NamedTuple):
     """What every branch of a run starts from: its MODEL, the sampler's features, and what is injected by default.
 
-    said: where the settings come from, in words.
+    features: a capture, or a trajectory alone, of which nothing is injected. said: where the settings come from, in
+    words. wired: whether that is the input injection.
     """
 
     model: ModelPatcher
-    features: Capture
+    features: Capture | Trajectory
     settings: InjectionSettings
     said: str
+    wired: bool = False
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The content's path that the run goes along."""
+        return self.features if isinstance(self.features, Trajectory) else self.features.trajectory
+
+    @property
+    def capture(self) -> Capture | None:
+        """What is injected where a style has no features of its own; None: nothing."""
+        return None if isinstance(self.features, Trajectory) else self.features
 
     @property
     def steps(self) -> int:
         """S of the run."""
-        return self.features.trajectory.schedule.steps
+        return self.trajectory.schedule.steps
 
     def lora(self, lora: Lora | LoraSchedule | None, strength: float, name: str) -> LoraRun:
         """A LoRA, schedule or file's LoRA, made ready for this run."""
         return LoraRun(self.model, lora, strength, name, self.steps)
 
-    def describe(self) -> str:
-        """What is injected by default."""
+    def describe(self, injecting: bool = True) -> tuple[str, ...]:
+        """What is injected by default, if anything is, and the noise that is added."""
+        words = self._settings() if injecting else NOTHING_INJECTED
+        noises = self.trajectory.noises
+        return (words,) if noises is None else (words, f"each step adds the content's own noise, {noises}")
+
+    def _settings(self) -> str:
         feature, attention = self.settings.ends(self.steps)
-        threshold = InjectionPlan(self.steps, feature, attention).threshold
+        threshold = InjectionPlan(
+            self.steps, feature, attention, train_timesteps=self.trajectory.schedule.span
+        ).threshold
         steps = f"{feature} and {attention} of {self.steps} steps, T_a = {threshold:.0f}"
         return f"{self.said}: {self.settings}; {steps}"
+
+    def require_injectable(self, styles: Styles) -> None:
+        """Raises ValueError for a wired injection that has no features anywhere to take from."""
+        if self.wired and self.capture is None and all(style.features is None for style in styles):
+            raise ValueError(
+                "injection: it was wired, but features is a TRAJECTORY, of which nothing is injected. Wire Capture "
+                "Features/Attention into features, or unplug injection."
+            )
 
 
 def require_run(base: Base, positive: Conditioning, negative: Conditioning, cfg: float) -> None:
@@ -69,14 +100,14 @@ def require_run(base: Base, positive: Conditioning, negative: Conditioning, cfg:
     number, and a prompt that does not fit the model or does not cover all of the run.
     """
     require_compatible(base.model)
-    require_family(base.model, base.features.trajectory.family, "features")
+    require_family(base.model, base.trajectory.family, "features")
     require_number(cfg, "cfg", 0.0, 100.0)
     _require_prompt(base, positive, "positive")
     _require_prompt(base, negative, "negative")
 
 
 def _require_prompt(base: Base, prompt: object, name: str) -> None:
-    schedule = base.features.trajectory.schedule
+    schedule = base.trajectory.schedule
     checked = require_conditioning(prompt, base.model, name)
     require_covered(checked, base.model, [schedule.sigma(t) for t in schedule.timesteps], name)
 
@@ -84,13 +115,14 @@ def _require_prompt(base: Base, prompt: object, name: str) -> None:
 def one_style(base: Base, lora: Lora | LoraSchedule | None, lora_name: str, strength: float) -> Prepared:
     """One LoRA, schedule or file for the whole picture. Raises ValueError."""
     require_number(strength, "lora_strength", -STRONGEST, STRONGEST)
+    base.require_injectable(())
     wired, name = wired_or_file(lora, lora_name)
     run = base.lora(wired, strength, name)
     injected = Contents(base).injected(None, None, "features")
-    everywhere = torch.ones(base.features.trajectory.content.shape[-2:])
+    everywhere = torch.ones(base.trajectory.content.shape[-2:])
     words = ["no style LoRA: base model"] if run.bare else []
     alone = Composition((Branch(everywhere, run, None, injected),), None)
-    return Prepared(alone, (*words, base.describe(), *run.notes))
+    return Prepared(alone, (*words, *base.describe(injected is not None), *run.notes))
 
 
 def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mask_feather: int) -> Prepared:
@@ -103,12 +135,14 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
         raise ValueError(
             "styles: a chain of at least one Regional Style is expected, got none. Wire one, or unplug styles."
         )
+    base.require_injectable(styles)
     keep = outside == "content"
     scale = base.model.get_model_object("latent_format").spacial_downscale_ratio
-    height, width = base.features.trajectory.content.shape[-2:]
+    height, width = base.trajectory.content.shape[-2:]
     regions = regions_of(styles, (height, width), (height * scale, width * scale), mask_grow, mask_feather)
     contents = Contents(base)
-    branches, words = [], [base.describe()]
+    injecting = base.capture is not None or any(style.features is not None for style in styles)
+    branches, words = [], [*base.describe(injecting)]
     for number, (style, part, share) in enumerate(
         zip(styles, regions.styles, regions.among_styles() if keep else regions.styles, strict=True), 1
     ):
@@ -123,7 +157,7 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
         words.append(f"outside: {there}, {100 * regions.rest.mean().item():.1f} %")
         if not keep:
             branches.append(Branch(regions.rest, base.lora(None, 1.0, "outside")))
-    kept = KeptContent(base.features.trajectory, regions.inside) if keep and regions.rest.any() else None
+    kept = KeptContent(base.trajectory, regions.inside) if keep and regions.rest.any() else None
     return Prepared(Composition(tuple(branches), kept), tuple(words))
 
 
@@ -139,6 +173,7 @@ def _differences(style: Style, branch: Branch) -> str:
     words = ["base model"] if branch.lora.bare else []
     words += ["its own features"] if style.features is not None else []
     words += [str(style.injection)] if style.injection is not None else []
+    words += ["nothing injected"] if branch.injected is None else []
     return "".join(f", {word}" for word in words)
 
 
@@ -149,15 +184,23 @@ class Contents:
         self._base = base
         self._known: dict[int, Content] = {}
 
-    def injected(self, features: Capture | None, settings: InjectionSettings | None, name: str) -> Injected:
-        """What is injected for one style: from its own features and settings, or the run's.
+    def injected(self, features: Capture | None, settings: InjectionSettings | None, name: str) -> Injected | None:
+        """What is injected for one style: from its own features and settings, or the run's; None where none has any.
 
         Raises ValueError when they do not fit each other or the run.
         """
         own = "features" if features is None else f"features of {name}" if name != "features" else name
-        capture = self._base.features if features is None else features
+        capture = self._base.capture if features is None else features
+        if capture is None:
+            if settings is not None:
+                raise ValueError(
+                    f"injection of {name}: it was wired, but neither the style nor the sampler has features to take "
+                    "from (the sampler's is a TRAJECTORY). Wire Capture Features/Attention into one of them, or unplug "
+                    "injection."
+                )
+            return None
         if id(capture) not in self._known:
-            content = Content(self._base.model, capture, self._base.features.trajectory, own)
+            content = Content(self._base.model, capture, self._base.trajectory, own)
             self._known[id(capture)] = content
         try:
             plan = capture.plan(self._base.settings if settings is None else settings)

@@ -38,10 +38,11 @@ def sample_injected(
         return model.model.process_latent_out(trajectory.content)
 
     def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
-        z = ddim.sample(denoise, to_preserving(x, schedule), schedule, partial(_show, on_step, kept))
+        start, show = to_preserving(x, schedule), partial(_show, on_step, kept)
+        z = ddim.sample(denoise, start, schedule, show, noises=trajectory.noises)
         return z * math.sqrt(1.0 + float(sigmas_of(schedule)[-1]) ** 2)
 
-    guider = InjectedGuider(model, trajectory, composition)
+    guider = InjectedGuider(model, trajectory, composition, adds_noises=False)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     return run_guider(guider, start, run, schedule, schedule.steps)
@@ -60,6 +61,6 @@ def choose_start(model: ModelPatcher, trajectory: Trajectory, latent: dict[str, 
     if samples.shape != trajectory.noise.shape:
         raise ValueError(
             f"start_latent: {list(samples.shape)} does not fit the trajectory's {list(trajectory.noise.shape)}. "
-            "Use the x_T of DDIM Invert, or a latent of the content's size."
+            "Use the x_T of DDIM Invert or CycleDiffusion Invert, or a latent of the content's size."
         )
     return samples
