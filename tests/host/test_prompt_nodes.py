@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import comfy.model_management as management
+import comfy.model_patcher
 import comfy.sd
 import pytest
 import steps
@@ -204,3 +205,36 @@ def test_the_model_is_as_before_after_every_run(pack, bench, ending):
     assert torch.equal(first, ksampler(blended))
     assert torch.equal(first, ksampler(blend(pack, bench.model, styles).args[0]))
     assert state_of(bench.model) == before
+
+
+def test_in_sampler_custom_advanced_with_the_stock_guider(pack, bench, measured):
+    from comfy_extras import nodes_custom_sampler as custom
+
+    styles = regional(pack, mask=LEFT)
+
+    def sampled(model):
+        guider = custom.CFGGuider.execute(model, STYLE, UGLY, 2.0).args[0]
+        sigmas = custom.BasicScheduler.execute(model, "normal", 2, 1.0).args[0]
+        noise, sampler = custom.RandomNoise.execute(7).args[0], custom.KSamplerSelect.execute("euler").args[0]
+        latent = tiny.make_latent(seed=5, size=8)
+        return custom.SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent).args[0]["samples"]
+
+    blended = blend(pack, bench.model, styles).args[0]
+    measured("against KSampler", largest(sampled(blended), ksampler(blended)), at_most=1e-6)
+    assert not torch.equal(sampled(blended), sampled(bench.model))
+
+
+def test_an_area_in_the_samplers_prompt_is_refused_and_a_mask_is_not(pack, bench):
+    """An area is evaluated as a crop, which the masks do not lie over."""
+    blended = blend(pack, bench.model, regional(pack, mask=LEFT)).args[0]
+    with pytest.raises(ValueError, match="masks lie over the whole picture"):
+        ksampler(blended, positive=[[STYLE[0][0], {"area": (8, 4, 0, 0), "strength": 1.0}], STYLE[0]])
+    masked = [[STYLE[0][0], {"mask": LEFT, "mask_strength": 1.0}], STYLE[0]]
+    assert torch.isfinite(ksampler(blended, positive=masked)).all()
+
+
+def test_short_memory_splits_the_batch_with_the_same_result(pack, bench, measured, monkeypatch):
+    blended = blend(pack, bench.model, regional(pack, mask=LEFT)).args[0]
+    together = ksampler(blended)
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda self, device: 0)
+    measured("split against batched", largest(ksampler(blended), together), at_most=1e-5)
