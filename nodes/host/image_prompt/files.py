@@ -22,7 +22,7 @@ from ..paths import model_file, shortened
 FOLDER = "deadiff"
 OFFICIAL = ("deadiff_v1.ckpt",)
 SUFFIXES = (".ckpt", ".pth", ".pt", ".safetensors")
-SOURCE = "https://huggingface.co/qth/DEADiff (deadiff_v1.ckpt), which github.com/bytedance/DEADiff names"
+SOURCE = "https://huggingface.co/qth/DEADiff (deadiff_v1.ckpt), as its authors' code (bytedance/DEADiff) says"
 WIDGET = "deadiff_name"
 
 
@@ -43,7 +43,7 @@ def deadiff_path(name: str) -> Path:
     if found is None:
         folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
         raise ValueError(
-            f"{WIDGET}: there is no {shortened(name)} in {folders}. Fetch it from {SOURCE} and put it there."
+            f"{WIDGET}: there is no {shortened(name)} in {folders}. Fetch it from {SOURCE}, and put it there."
         )
     return found
 
