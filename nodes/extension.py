@@ -22,9 +22,11 @@ from .pipeline.guider import InjectedLoRAGuider
 from .pipeline.injection_settings import InjectionSettingsNode
 from .pipeline.invert import DDIMInvert
 from .pipeline.sampler import InjectedLoRASampler
+from .pipeline.stochastic import StochasticInversion
 from .pipeline.style import StyleNode
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
+from .pipeline.train_embedding import TrainStyleEmbedding
 from .prompts.describe_style import DescribeStyle
 
 
@@ -61,4 +63,6 @@ class DiffStylerExtension(ComfyExtension):
             CompareResult,
             EvaluateSet,
             DescribeStyle,
+            StochasticInversion,
+            TrainStyleEmbedding,
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -15,6 +16,15 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "resolution": (64, 4096),
     "batch_size": (1, 64),
 }
+
+
+def require_bounds(config: object, bounds: Mapping[str, tuple[float, float]]) -> None:
+    """Raises ValueError for a setting that is out of its bounds, or NaN."""
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if not low <= value <= high:  # false for NaN as well
+            limits = "..".join(f"{x}" if isinstance(x, int) else f"{x:g}" for x in (low, high))
+            raise ValueError(f"{name} must lie in {limits}, got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -36,11 +46,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name, (low, high) in BOUNDS.items():
-            value = getattr(self, name)
-            if not low <= value <= high:  # false for NaN as well
-                bounds = "..".join(f"{x}" if isinstance(x, int) else f"{x:g}" for x in (low, high))
-                raise ValueError(f"{name} must lie in {bounds}, got {value!r}.")
+        require_bounds(self, BOUNDS)
         unknown = [t for t in self.targets if t not in PROJECTIONS]
         if unknown or not self.targets:
             raise ValueError(f"targets must be some of {PROJECTIONS}, got {self.targets}.")

@@ -1,10 +1,10 @@
-"""Style LoRA training (DiffStyler 2026, eq. 3; method.md section 1)."""
+"""Training on the diffusion loss (DiffStyler 2026, eq. 3; method.md section 1): of a style LoRA, or of what else."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,12 +21,35 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Course:
+    """The loss of every step, and the step at which a training broke off (None: it did not)."""
+
+    losses: list[float]
+    stopped_at: int | None = None
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """A trained LoRA per module path, the loss of every step, and the step at which it broke off (None: it did not)."""
 
     lora: dict[str, LowRank]
     losses: list[float] = field(default_factory=list)
     stopped_at: int | None = None
+
+
+class Settings(Protocol):
+    """What a training must know of its settings."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
 
 
 class Predict(Protocol):
@@ -66,12 +89,26 @@ def train(
     config: TrainConfig,
     on_step: OnTrainStep,
 ) -> TrainResult:
-    """AdamW on the LoRA layers, one forward and backward a step, constant learning rate.
+    """``optimize`` on the LoRA layers."""
+    parameters = [p for m in layers.values() for p in m.parameters() if p.requires_grad]
+    course = optimize(parameters, predict, draw, abar, prediction, config, on_step)
+    return TrainResult(extract(layers), course.losses, course.stopped_at)
 
-    Stops before the first update that would not be finite: the weights are then the last good ones and
+
+def optimize(
+    parameters: Sequence[Tensor],
+    predict: Predict,
+    draw: DrawLatents,
+    abar: Tensor,
+    prediction: Prediction,
+    config: Settings,
+    on_step: OnTrainStep,
+) -> Course:
+    """AdamW on what is trained, in place: one forward and backward a step, constant learning rate.
+
+    Stops before the first update that would not be finite: the parameters are then the last good ones and
     ``stopped_at`` names the step. What ``on_step`` raises ends the training and passes through.
     """
-    parameters = [p for m in layers.values() for p in m.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(config.seed)
     losses: list[float] = []
@@ -83,8 +120,8 @@ def train(
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not (math.isfinite(loss.item()) and torch.isfinite(norm)):
             log.error("Training stopped at step %d: the loss is %s.", step, loss.item())
-            return TrainResult(extract(layers), losses, stopped_at=step)
+            return Course(losses, stopped_at=step)
         optimizer.step()
         losses.append(loss.item())
         on_step(step, config.steps, losses[-1])
-    return TrainResult(extract(layers), losses)
+    return Course(losses)

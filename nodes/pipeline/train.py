@@ -20,14 +20,25 @@ from ..host.identity import identity
 from ..host.model import family_of
 from ..host.precision import training_dtype
 from ..host.training.latents import prepare_pictures
-from ..host.training.outcome import broke_off, mean_of_last
-from ..host.training.picture_name import TOKEN, resolved
+from ..host.training.outcome import broke_off, loaded, trained_words
+from ..host.training.picture_name import resolved
 from ..host.training.private_copy import module_names, require_plain_unet
 from ..host.training.request import estimated_size, request_of
 from ..host.training.run import Progress, train_lora
-from ..host.training.store import Found, LoraStore, rescued_names, safe_prefix
+from ..host.training.store import Found, LoraStore
 from ..host.training.writing import Saved
 from ..host.types import VAE, ModelPatcher
+from ..inputs.training import (
+    batch_input,
+    checkpointing_input,
+    precision_input,
+    preview_input,
+    rate_input,
+    resolution_input,
+    save_inputs,
+    seed_input,
+    steps_input,
+)
 
 TARGETS = {"q, k, v": ("to_q", "to_k", "to_v"), "q, k, v, out": ("to_q", "to_k", "to_v", "to_out.0")}
 
@@ -70,18 +81,8 @@ class TrainStyleLoRA(io.ComfyNode):
                     tooltip="The LoRA acts with alpha / rank.",
                     advanced=True,
                 ),
-                io.Int.Input(
-                    "steps", default=200, min=1, max=100_000, tooltip="Training steps, each one forward and backward."
-                ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=2e-4,
-                    min=1e-8,
-                    max=1.0,
-                    step=1e-5,
-                    round=1e-8,
-                    tooltip="AdamW, constant. Lower it when the loss explodes.",
-                ),
+                steps_input(200),
+                rate_input(2e-4),
                 io.Float.Input(
                     "weight_decay",
                     default=1e-2,
@@ -92,22 +93,8 @@ class TrainStyleLoRA(io.ComfyNode):
                     tooltip="AdamW's weight decay.",
                     advanced=True,
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,
-                    tooltip="Decides first weights, noise and timesteps.",
-                ),
-                io.Int.Input(
-                    "resolution",
-                    default=512,
-                    min=64,
-                    max=4096,
-                    step=8,
-                    tooltip="Side in pixels: the picture is resized and cropped to a square of it. 512 for SD1, SD2.",
-                ),
+                seed_input("first weights, noise and timesteps"),
+                resolution_input(),
                 io.Combo.Input(
                     "targets",
                     options=list(TARGETS),
@@ -115,39 +102,11 @@ class TrainStyleLoRA(io.ComfyNode):
                     tooltip="Projections of self- and cross-attention that get a LoRA.",
                     advanced=True,
                 ),
-                io.Int.Input(
-                    "batch_size", default=1, min=1, max=64, tooltip="Pictures (or noise draws) per step.", advanced=True
-                ),
-                io.Boolean.Input(
-                    "gradient_checkpointing",
-                    default=False,
-                    tooltip="Recomputes activations: less memory, about a third slower.",
-                    advanced=True,
-                ),
-                io.Combo.Input(
-                    "precision",
-                    options=["auto", "fp32", "bf16"],
-                    default="auto",
-                    tooltip="Format of the frozen weights; the LoRA itself always trains in fp32.",
-                    advanced=True,
-                ),
-                io.Int.Input(
-                    "preview_every",
-                    default=0,
-                    min=0,
-                    max=100_000,
-                    tooltip="Shows what the LoRA makes of its prompt every N steps; 0 for never. Costs 10 UNet "
-                    "evaluations and a decoding each time.",
-                ),
-                io.Boolean.Input(
-                    "save", default=True, tooltip="Keep the LoRA in models/loras. Off: only this graph has it."
-                ),
-                io.String.Input(
-                    "filename_prefix",
-                    default=f"DiffStyler/{TOKEN}",
-                    tooltip=f"Name below models/loras; a hash of the request is added. {TOKEN} is the file name of the "
-                    "style picture, or 'style' where it comes from no file.",
-                ),
+                batch_input(),
+                checkpointing_input(),
+                precision_input("LoRA"),
+                preview_input("LoRA"),
+                *save_inputs("LoRA", "loras"),
             ],
             outputs=[
                 sockets.LoraModel.Output(
@@ -163,12 +122,12 @@ class TrainStyleLoRA(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
         """A name that is none is refused before anything runs; None comes over a wire."""
-        return refusal(*([] if filename_prefix is None else [lambda: safe_prefix(filename_prefix)]))
+        return refusal(*([] if filename_prefix is None else [lambda: LoraStore.safe_prefix(filename_prefix)]))
 
     @classmethod
     def fingerprint_inputs(cls, save: bool = True, filename_prefix: str = "", **_inputs: Any) -> list[str]:
         """While a LoRA of its name waits to be saved (models/loras was full), queueing again runs the node again."""
-        return rescued_names(filename_prefix) if save else []
+        return LoraStore.rescued_names(filename_prefix) if save else []
 
     @classmethod
     def execute(
@@ -233,12 +192,9 @@ class TrainStyleLoRA(io.ComfyNode):
             result.losses,
         )
         if result.stopped_at is not None:
-            raise ValueError(broke_off(store, state, metadata, result, config, save))
+            raise ValueError(broke_off(store, state, metadata, result.stopped_at, config, save))
         saved = store.save(state, metadata) if save else Saved("", "not saved (save is off)")
-        trained = (
-            f"trained {config.steps} steps in {host_text.duration(time.monotonic() - started)}, "
-            f"loss {mean_of_last(result.losses):.4f} (mean of the last steps)"
-        )
+        trained = trained_words(config.steps, time.monotonic() - started, result.losses)
         text = "\n".join(filter(None, [trained, words, again, saved.words]))
         return host_text.output(state, {"loss": result.losses}, saved.name, text=text)
 
@@ -249,10 +205,5 @@ class TrainStyleLoRA(io.ComfyNode):
 
     @classmethod
     def _found(cls, store: LoraStore, found: Found, again: str) -> io.NodeOutput:
-        losses = found.record["losses"]
-        name, text = found.name, f"unchanged request: loaded {found.name}, nothing trained"
-        if found.rescued:
-            settings = {key: value for key, value in found.record.items() if key != "losses"}
-            name, words = store.save(found.state, kohya_metadata(settings, losses))
-            text = "\n".join(filter(None, ["unchanged request: nothing trained", again, words]))
-        return host_text.output(found.state, {"loss": losses}, name, text=text)
+        name, text = loaded(store, found, again, kohya_metadata)
+        return host_text.output(found.state, {"loss": found.record["losses"]}, name, text=text)

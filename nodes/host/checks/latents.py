@@ -1,4 +1,4 @@
-"""LATENTs: one picture's, in the model's own channels."""
+"""LATENTs: of pictures in the model's own channels."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def one_latent(latent: dict[str, Any], model: ModelPatcher, name: str) -> Tensor
 
     Raises ValueError for anything else than one finite picture of the model's channels, 64 pixels or more a side.
     """
+    return some_latents(latent, model, name, most=1)
+
+
+def some_latents(latent: dict[str, Any], model: ModelPatcher, name: str, most: int | None = None) -> Tensor:
+    """The samples [B, C, H, W] of a LATENT of one or more pictures, otherwise as in ``one_latent``."""
     samples = latent.get("samples") if isinstance(latent, dict) else None
     if not isinstance(samples, Tensor) or not samples.is_floating_point():
         kind = f"samples of {samples.dtype}" if isinstance(samples, Tensor) else f"{type(samples).__name__} as samples"
@@ -30,12 +35,12 @@ def one_latent(latent: dict[str, Any], model: ModelPatcher, name: str) -> Tensor
     channels = model.get_model_object("latent_format").latent_channels
     if samples.ndim != 4 or samples.shape[1] != channels:
         raise ValueError(
-            f"{name}: this model works on latents [1, {channels}, H, W], got {list(samples.shape)}. "
+            f"{name}: this model works on latents [{most or 'B'}, {channels}, H, W], got {list(samples.shape)}. "
             "Encode the picture with this checkpoint's own VAE."
         )
-    if samples.shape[0] != 1:
+    if samples.shape[0] < 1 or samples.shape[0] > (most or samples.shape[0]):
         raise ValueError(
-            f"{name}: one content is expected, got a batch of {samples.shape[0]}. "
+            f"{name}: {'one content' if most else 'a picture'} is expected, got a batch of {samples.shape[0]}. "
             "Pick one with 'Latent From Batch' or 'Image From Batch', or queue them one by one."
         )
     height, width = samples.shape[-2:]

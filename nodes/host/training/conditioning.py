@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import comfy.model_management as management
 import comfy.sampler_helpers
 import comfy.samplers
@@ -59,6 +61,28 @@ def predict_with(
 
     Raises ValueError for models that take more than a prompt (inpainting, depth, ...).
     """
+    made = unet_inputs(model, conditioning, shape, dtype)
+    tensors = {name: tensor.detach().clone() for name, tensor in made.items()}
+    return predict_by(unet, lambda: tensors, dtype)
+
+
+def predict_by(unet: nn.Module, inputs: Callable[[], dict[str, Tensor]], dtype: torch.dtype) -> Predict:
+    """The UNet with a prompt that is encoded anew for each evaluation: what it is made of may be trained."""
+
+    def predict(z: Tensor, t: Tensor) -> Tensor:
+        rows = {name: tensor[: z.shape[0]] for name, tensor in inputs().items()}
+        return unet(z.to(dtype), t.float(), **rows).float()
+
+    return predict
+
+
+def unet_inputs(
+    model: ModelPatcher, conditioning: Conditioning, shape: tuple[int, ...], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What the UNet takes beside z_t [B, C, H, W] of that shape and t: context [B, tokens, width], and y of SDXL.
+
+    Raises ValueError for models that take more than a prompt (inpainting, depth, ...).
+    """
     noise = torch.zeros(shape, device=management.get_torch_device())
     conds = comfy.sampler_helpers.convert_cond(conditioning)
     conds = comfy.samplers.encode_model_conds(model.model.extra_conds, conds, noise, noise.device, "positive")
@@ -66,15 +90,9 @@ def predict_with(
     unknown = sorted(made.keys() - {"c_crossattn", "y"})
     if unknown or "c_crossattn" not in made:
         raise ValueError(f"model: training needs a plain text-to-image UNet; this one also takes {unknown}.")
-    tensors = {
-        name: cond.process_cond(batch_size=shape[0], area=None).cond.detach().clone().to(noise.device, dtype)
+    return {
+        "context" if name == "c_crossattn" else name: cond.process_cond(batch_size=shape[0], area=None).cond.to(
+            noise.device, dtype
+        )
         for name, cond in made.items()
     }
-
-    def predict(z: Tensor, t: Tensor) -> Tensor:
-        inputs = {"context": tensors["c_crossattn"][: z.shape[0]]}
-        if "y" in tensors:
-            inputs["y"] = tensors["y"][: z.shape[0]]
-        return unet(z.to(dtype), t.float(), **inputs).float()
-
-    return predict

@@ -14,9 +14,13 @@ from ..types import VAE, ModelPatcher
 
 
 def request_of(
-    model: ModelPatcher, vae: VAE, pictures: Tensor, conditioning: Conditioning, settings: dict[str, Any]
+    model: ModelPatcher,
+    vae: VAE,
+    pictures: Tensor,
+    conditioning: Conditioning | dict[str, Any],
+    settings: dict[str, Any],
 ) -> str:
-    """Hash of everything that determines the result."""
+    """Hash of everything that determines the result. conditioning: the prompt, or what it is encoded from."""
     return identity(
         {
             "model": fingerprint(model),

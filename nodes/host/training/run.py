@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import comfy.model_management as management
 import comfy.utils
@@ -68,7 +69,7 @@ def denoiser_of(predict: Predict, schedule: NoiseSchedule) -> Denoiser:
 def preview_of(
     predict: Predict, schedule: NoiseSchedule, model: ModelPatcher, vae: VAE, shape: tuple[int, ...], seed: int
 ) -> Preview:
-    """What the LoRA makes of its own training prompt now: a short DDIM run from a fixed noise, decoded."""
+    """What is trained makes of its own training prompt now: a short DDIM run from a fixed noise, decoded."""
     noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(seed))
 
     def render() -> Image.Image:
@@ -95,19 +96,30 @@ def train_lora(
     Model and VAE are left as they are, whatever happens. Raises ValueError for a prompt that could not act in training.
     """
     require_trainable(conditioning, "prompt")
+    with training(progress):
+        draw, shape, words = latent_source(vae, model, pictures)
+        unet = private_unet(model, dtype)
+        predict = predict_with(unet, model, conditioning, (config.batch_size, *shape), dtype)
+        layers = adapt(unet, config)
+        progress.preview = preview_of(predict, schedule_of(model, PREVIEW_STEPS), model, vae, shape, config.seed)
+        progress.start()
+        with checkpointed(blocks_of(unet), config.gradient_checkpointing):
+            result = train(layers, predict, draw, levels_of(model), prediction_of(model), config, progress)
+        return result, "\n".join(filter(None, [words, *prompt_notes(conditioning, model)]))
+
+
+@contextmanager
+def training(progress: Progress) -> Iterator[None]:
+    """Gradients are kept while this is open; afterwards nothing of the training stays in memory."""
     with torch.inference_mode(False), torch.enable_grad():
         try:
-            draw, shape, words = latent_source(vae, model, pictures)
-            unet = private_unet(model, dtype)
-            predict = predict_with(unet, model, conditioning, (config.batch_size, *shape), dtype)
-            layers = adapt(unet, config)
-            progress.preview = preview_of(predict, schedule_of(model, PREVIEW_STEPS), model, vae, shape, config.seed)
-            abar = torch.tensor(abar_of(model), device=management.get_torch_device())
-            progress.start()
-            with checkpointed(blocks_of(unet), config.gradient_checkpointing):
-                result = train(layers, predict, draw, abar, prediction_of(model), config, progress)
-            return result, "\n".join(filter(None, [words, *prompt_notes(conditioning, model)]))
+            yield
         finally:
             progress.preview = None
             gc.collect()
             management.soft_empty_cache()
+
+
+def levels_of(model: ModelPatcher) -> Tensor:
+    """The table of cumulative alphas [1000] on the compute device."""
+    return torch.tensor(abar_of(model), device=management.get_torch_device())

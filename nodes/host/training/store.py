@@ -1,4 +1,4 @@
-"""Where trained LoRAs live: models/loras, under a name that carries the hash of the request that made them."""
+"""Where trained files live: the host's folder of their kind, under a name with the hash of their request."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import folder_paths
 from torch import Tensor
 
 from ....diffstyler_core.lora.file import read_own
-from ..paths import plain_name
+from ..paths import plain_name, shortened
 from .picture_name import TOKEN
-from .writing import Saved, remove, require_writable, write_or_rescue
+from .writing import LORA, STYLE_EMBEDDING, FileKind, Saved, remove, require_writable, write_or_rescue
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ HASH_LENGTH = 12
 
 
 class Found(NamedTuple):
-    """A LoRA that was trained before, and what was recorded with it.
+    """What was trained before, and what was recorded with it.
 
     name: how the loaders list it. rescued: it still waits in the temp directory, and they do not.
     """
@@ -35,18 +38,37 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LoraStore:
-    """The place of one request's LoRA. ``name`` is how the stock LoRA loaders list it."""
+class Store:
+    """The place of one request's file. ``name`` is how the stock loaders of its kind list it."""
+
+    kind: ClassVar[FileKind]
 
     folder: Path
     name: str
     request: str
 
     @classmethod
-    def of(cls, prefix: str, request: str) -> LoraStore:
-        """The store for a file name prefix as typed into a widget, confined to models/loras."""
-        folder = Path(folder_paths.get_folder_paths("loras")[0])
-        return cls(folder, f"{safe_prefix(prefix)}_{request[:HASH_LENGTH]}.safetensors", request)
+    def of(cls, prefix: str, request: str) -> Self:
+        """The store for a file name prefix as typed into a widget, confined to the folder of its kind."""
+        folder = Path(folder_paths.get_folder_paths(cls.kind.folder)[0])
+        return cls(folder, f"{cls.safe_prefix(prefix)}_{request[:HASH_LENGTH]}.safetensors", request)
+
+    @classmethod
+    def safe_prefix(cls, prefix: str) -> str:
+        """A prefix, with subfolders, that stays inside its folder. Raises ValueError for anything else."""
+        return plain_name(prefix, "filename_prefix", f"models/{cls.kind.folder}")
+
+    @classmethod
+    def rescue_folder(cls) -> Path:
+        """Where files wait to be saved: in the host's temp directory, which it empties at its start."""
+        return Path(folder_paths.get_temp_directory()) / "diffstyler" / cls.kind.folder
+
+    @classmethod
+    def rescued_names(cls, prefix: str) -> list[str]:
+        """The files of a prefix that wait to be saved; its token may stand for any picture's name."""
+        name = ".+".join(map(re.escape, prefix.strip().split("/")[-1].split(TOKEN)))
+        waiting = re.compile(rf"{name}_[0-9a-f]{{{HASH_LENGTH}}}\.safetensors")
+        return sorted(path.name for path in cls.rescue_folder().glob("*.safetensors") if waiting.fullmatch(path.name))
 
     @property
     def path(self) -> Path:
@@ -55,7 +77,7 @@ class LoraStore:
 
     def rescued(self) -> list[Path]:
         """Where this request's result waits to be saved, under whatever prefix it was asked for."""
-        return self._of_this_request(rescue_folder())
+        return self._of_this_request(self.rescue_folder())
 
     def renamed(self) -> list[Path]:
         """This request's result under other names in its folder: the style picture's file may have been renamed."""
@@ -88,31 +110,43 @@ class LoraStore:
 
     def check_writable(self, size: int) -> None:
         """Raises ValueError, before any training, when a file of ``size`` bytes cannot be put in its place."""
-        require_writable(self.path, self.name, size)
+        require_writable(self.path, self.name, size, self.kind)
 
     def save(self, state: dict[str, Tensor], metadata: dict[str, str], suffix: str = "") -> Saved:
-        """Writes the LoRA; into the host's temp directory when models/loras cannot take it. Never raises OSError."""
+        """Writes the file; into the host's temp directory where its folder cannot take it. Never raises OSError."""
         path = self.path.with_name(self.path.stem + suffix + self.path.suffix)
         name = os.path.relpath(path, self.folder)
-        saved = write_or_rescue(path, rescue_folder() / path.name, name, state, metadata)
+        saved = write_or_rescue(path, self.rescue_folder() / path.name, name, state, metadata, self.kind)
         if saved.name:
             for waiting in self.rescued():
                 remove(waiting)
         return saved
 
 
+class LoraStore(Store):
+    """The place of a LoRA in models/loras."""
+
+    kind = LORA
+
+
+class EmbeddingStore(Store):
+    """The place of a style embedding in models/embeddings, which prompts name as 'embedding:' and its file."""
+
+    kind = STYLE_EMBEDDING
+
+    @classmethod
+    def safe_prefix(cls, prefix: str) -> str:
+        """Also refuses what a prompt could not name: the host reads 'embedding:' up to a space, a bracket or so."""
+        name = super().safe_prefix(prefix)
+        bad = sorted(set(re.findall(r"[\s()\[\],]", name.replace(TOKEN, ""))))
+        if bad:
+            raise ValueError(
+                f"filename_prefix: a prompt names the embedding as embedding:{shortened(name)}, and that ends at "
+                f"{' and '.join(map(repr, bad))}. Use letters, digits, '-', '_', '.' and '/'."
+            )
+        return name
+
+
 def safe_prefix(prefix: str) -> str:
-    """A file name prefix, with subfolders, that stays inside its folder. Raises ValueError for anything else."""
-    return plain_name(prefix, "filename_prefix", "models/loras")
-
-
-def rescue_folder() -> Path:
-    """The folder of LoRAs that wait to be saved: in the host's temp directory, which it empties at its start."""
-    return Path(folder_paths.get_temp_directory()) / "diffstyler" / "loras"
-
-
-def rescued_names(prefix: str) -> list[str]:
-    """The LoRAs of a file name prefix that wait to be saved; its token may stand for any picture's name."""
-    name = ".+".join(map(re.escape, prefix.strip().split("/")[-1].split(TOKEN)))
-    waiting = re.compile(rf"{name}_[0-9a-f]{{{HASH_LENGTH}}}\.safetensors")
-    return sorted(path.name for path in rescue_folder().glob("*.safetensors") if waiting.fullmatch(path.name))
+    """``LoraStore.safe_prefix``."""
+    return LoraStore.safe_prefix(prefix)

@@ -1,4 +1,4 @@
-"""Writing a trained LoRA: tried before the training, rescued where it fails after it, and swept where runs crashed."""
+"""Writing what was trained: tried before the training, rescued where it fails after it, swept where runs crashed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,35 @@ SPARE = 10_000_000
 """Bytes of a disk that are left to others."""
 
 
+class FileKind(NamedTuple):
+    """What is trained and kept: the host's kind of model folders, its name in words, and what still carries it when
+    neither that folder nor the temp directory takes it."""
+
+    folder: str
+    name: str
+    unsaved: str
+
+
+LORA = FileKind(
+    "loras",
+    "LoRA",
+    "The output carries the LoRA until ComfyUI is closed: make room, then wire Save LoRA Weights to it.",
+)
+STYLE_EMBEDDING = FileKind(
+    "embeddings",
+    "embedding",
+    "The conditioning output carries it until ComfyUI is closed: make room, then change the seed and train again.",
+)
+
+
 class Saved(NamedTuple):
-    """Under which name the loaders list a LoRA (empty: they do not), and what the user is told about it."""
+    """Under which name the loaders list a file (empty: they do not), and what the user is told about it."""
 
     name: str
     words: str
 
 
-def require_writable(path: Path, name: str, size: int) -> None:
+def require_writable(path: Path, name: str, size: int, kind: FileKind = LORA) -> None:
     """Raises ValueError when a file of ``size`` bytes cannot be put at ``path``, which the user knows as ``name``.
 
     Leaves nothing behind, and removes what crashed runs left in the folder long ago.
@@ -50,23 +71,25 @@ def require_writable(path: Path, name: str, size: int) -> None:
         blocked = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "a file is where a folder should be" if blocked else error.strerror or error
         raise ValueError(
-            f"filename_prefix: the LoRA folder {parent} cannot be written ({reason}). "
+            f"filename_prefix: the {kind.name} folder {parent} cannot be written ({reason}). "
             "Mend its permissions, choose another prefix, or switch save off."
         ) from error
     if taken:
         raise ValueError(
-            f"filename_prefix: {name} is a folder, and the LoRA's file would go there. "
-            "Rename that folder in models/loras, choose another prefix, or switch save off."
+            f"filename_prefix: {name} is a folder, and the {kind.name}'s file would go there. "
+            f"Rename that folder in models/{kind.folder}, choose another prefix, or switch save off."
         )
     if free < size + SPARE:
         raise ValueError(
-            f"filename_prefix: the disk of {parent} has {free / 1e6:.0f} MB left and the LoRA needs "
+            f"filename_prefix: the disk of {parent} has {free / 1e6:.0f} MB left and the {kind.name} needs "
             f"{size / 1e6:.0f} MB. Free some space, or switch save off."
         )
     sweep(parent)
 
 
-def write_or_rescue(path: Path, rescue: Path, name: str, state: dict[str, Tensor], metadata: dict[str, str]) -> Saved:
+def write_or_rescue(
+    path: Path, rescue: Path, name: str, state: dict[str, Tensor], metadata: dict[str, str], kind: FileKind = LORA
+) -> Saved:
     """Writes to ``path``, known as ``name``; to ``rescue`` where that fails. Never raises OSError."""
     failed = _write(path, state, metadata)
     if failed is None:
@@ -76,13 +99,12 @@ def write_or_rescue(path: Path, rescue: Path, name: str, state: dict[str, Tensor
     if failed is None:
         return Saved(
             "",
-            f"{words} The LoRA waits in {rescue} until ComfyUI is started anew: "
+            f"{words} The {kind.name} waits in {rescue} until ComfyUI is started anew: "
             "make room and queue again, it is saved then and nothing is trained twice.",
         )
     return Saved(
         "",
-        f"{words} Nor could {rescue.parent} ({failed.strerror or failed}). The output carries the LoRA until "
-        "ComfyUI is closed: make room, then wire Save LoRA Weights to it.",
+        f"{words} Nor could {rescue.parent} ({failed.strerror or failed}). {kind.unsaved}",
     )
 
 
