@@ -17,6 +17,7 @@ from .masks.paste import PasteContent
 from .masks.preview import PreviewStyles
 from .masks.ramp import SpatialRampMask
 from .masks.styles_from_masks import StylesFromMasks
+from .pipeline.adain_latent import AdaINLatent
 from .pipeline.capture import CaptureFeatures
 from .pipeline.guider import InjectedLoRAGuider
 from .pipeline.injection_settings import InjectionSettingsNode
@@ -24,6 +25,7 @@ from .pipeline.invert import DDIMInvert
 from .pipeline.sampler import InjectedLoRASampler
 from .pipeline.stochastic import StochasticInversion
 from .pipeline.style import StyleNode
+from .pipeline.style_from_features import StyleFromFeatures
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
 from .pipeline.train_embedding import TrainStyleEmbedding
@@ -65,4 +67,6 @@ class DiffStylerExtension(ComfyExtension):
             DescribeStyle,
             StochasticInversion,
             TrainStyleEmbedding,
+            StyleFromFeatures,
+            AdaINLatent,
         ]

@@ -86,6 +86,8 @@ class InjectionSettings:
         return tuple(site for site in sites if site.layer in layers)
 
     def __str__(self) -> str:
+        if self == NOTHING:
+            return "nothing of the content injected"
         windows = f"features {percent(self.feature_end)}, attention {percent(self.attention_end)}"
         words = [f"{windows} of the run, {self.mode}, {self.blend}"]
         kinds: tuple[Kind, ...] = ("feature", "self-attention", "cross-attention")
@@ -93,6 +95,9 @@ class InjectionSettings:
         words += [f"{kind} layers {format_layers(some) or 'none'}" for kind, some in layers if some is not None]
         return "; ".join(words)
 
+
+NOTHING = InjectionSettings(0.0, 0.0, "fixed")
+"""The run goes on as it would."""
 
 PRESETS = {
     "paper 2026": InjectionSettings(0.6, 0.5, "adaptive", "qk"),

@@ -18,6 +18,7 @@ from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.guider import InjectedGuider
 from ..host.sampling.injection import Base, prepare, require_run
 from ..host.sampling.runs import sigmas_of
+from ..host.sampling.stylize import start_notes
 from ..host.types import ModelPatcher
 from ..inputs.injection import injected, region_inputs, run_inputs
 from ..inputs.preset import Chosen
@@ -78,4 +79,8 @@ class InjectedLoRAGuider(io.ComfyNode):
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
         sigmas = sigmas_of(features.trajectory.schedule)
-        return host_text.output(guider, sigmas, text="\n".join(prepared.words))
+        left = start_notes(
+            prepared.composition.branches,
+            "a guider cannot change its start: wire AdaIN Latent between DDIM Invert's x_T and latent_image",
+        )
+        return host_text.output(guider, sigmas, text="\n".join((*prepared.words, *left)))

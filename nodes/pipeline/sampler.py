@@ -17,7 +17,7 @@ from ..host.checks.conditioning import Conditioning
 from ..host.checks.latents import latent_notes
 from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.injection import Base, prepare, require_run
-from ..host.sampling.stylize import choose_start, sample_injected
+from ..host.sampling.stylize import choose_start, sample_injected, start_notes
 from ..host.types import ModelPatcher
 from ..inputs.injection import injected, region_inputs, run_inputs
 from ..inputs.preset import Chosen
@@ -95,7 +95,9 @@ class InjectedLoRASampler(io.ComfyNode):
         base = Base(model, features, *injected(preset, injection))
         require_run(base, positive, negative, cfg)
         prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
-        start, trajectory = choose_start(model, features.trajectory, start_latent), features.trajectory
+        trajectory, branches = features.trajectory, prepared.composition.branches
+        start = choose_start(model, trajectory, start_latent, branches)
         samples = sample_injected(model, trajectory, prepared.composition, positive, negative, cfg, start)
-        words = (*prepared.words, *latent_notes(start_latent or {}))
+        left = () if start_latent is None else start_notes(branches, "start_latent is wired: it is taken as it is")
+        words = (*prepared.words, *latent_notes(start_latent or {}), *left)
         return host_text.output({"samples": samples.to("cpu")}, text="\n".join(words))

@@ -14,11 +14,12 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....diffstyler_core.diffusion.trajectory import Trajectory
+from ....diffstyler_core.injection.reference import ReferenceTap
 from ....diffstyler_core.injection.sites import Site
-from ....diffstyler_core.injection.taps import Injector, Recorder, SiteTensors
+from ....diffstyler_core.injection.taps import Injector, Recorder, SiteTensors, Tap
 from ....diffstyler_core.styles.regions import localize, put_back
 from ..checks.conditioning import Conditioning
-from .branches import Composition, Content, Injected
+from .branches import Branch, Composition, Content, Injected, Referenced
 from .forward import Acting, Options, acting_options
 from .fusion import BranchStep, Processed, Prompts, fusing_options
 from .runs import sigmas_of
@@ -56,7 +57,7 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         super().__init__(model)
         self._trajectory = trajectory
         self._branches, self._kept = composition
-        contents = dict.fromkeys(b.injected.content for b in self._branches if b.injected is not None)
+        contents = dict.fromkeys(content for branch in self._branches for content in branch.contents())
         self._recomputed = tuple(content for content in contents if content.capture.store is None)
         self._run = _Run()
 
@@ -103,17 +104,18 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         apart = {name: self.conds.pop(name) for name in tuple(self.conds) if name not in ASKED}
         start = self.inner_model.process_latent_in(latent_image) if latent_image.any() else latent_image
 
-        def processed(**conds: Processed) -> Prompts:
+        def processed(like: Tensor = noise, **conds: Processed) -> Prompts:
             copies = {name: [dict(entry) for entry in entries] for name, entries in conds.items()}
             return comfy.samplers.process_conds(
-                self.inner_model, noise, copies, device, start, denoise_mask, seed, latent_shapes
+                self.inner_model, like, copies, device, start, denoise_mask, seed, latent_shapes
             )
 
         for i in range(len(self._branches)):
             if _style(i) in apart:
                 self._run.prompts[i] = processed(positive=apart[_style(i)], negative=self.conds["negative"])
         for i, content in enumerate(self._recomputed):
-            prompt = processed(positive=apart[_content(i)])["positive"]
+            own = torch.zeros_like(content.capture.trajectory.noise)  # a style's picture may have another size
+            prompt = processed(own, positive=apart[_content(i)])["positive"]
             self._run.contents[content] = prompt, options_of(content.capture.source.model, device, sigmas)
         try:
             return super().inner_sample(
@@ -151,16 +153,27 @@ class InjectedGuider(comfy.samplers.CFGGuider):
     def _at(self, step: int, x: Tensor) -> list[BranchStep]:
         """Every branch at this step. Branches with the same content and plan share one tap."""
         t = self._trajectory.schedule.timesteps[step]
-        taps: dict[Injected, Injector] = {}
+        taps: dict[tuple[Injected | None, Referenced | None], Tap | None] = {}
         out = []
         for i, branch in enumerate(self._branches):
-            injected = branch.injected
-            if injected is not None and injected not in taps and injected.plan.sites_at(step, t):
-                taps[injected] = Injector(injected.plan, step, t, self._held(injected.content, step, x))
-            acting = Acting(branch.lora.at(step), None if injected is None else taps.get(injected))
+            acts = branch.injected, branch.reference
+            if acts not in taps:
+                taps[acts] = self._tap(branch, step, t, x)
             prompts = self._run.prompts.get(i) or self.conds
-            out.append(BranchStep(branch.share, prompts, acting))
+            out.append(BranchStep(branch.share, prompts, Acting(branch.lora.at(step), taps[acts])))
         return out
+
+    def _tap(self, branch: Branch, step: int, t: int, x: Tensor) -> Tap | None:
+        """What a branch's content injects at this step, and its style's own picture on top of that."""
+        held = {content: self._held(content, step, x) for content in branch.contents() if branch.asks(content, step, t)}
+        injected, reference = branch.injected, branch.reference
+        tap = None
+        if injected is not None and injected.plan.sites_at(step, t):
+            tap = Injector(injected.plan, step, t, held[injected.content])
+        if reference is None or not reference.plan.sites_at(step):
+            return tap
+        queries = {} if injected is None else held.get(injected.content, {})
+        return ReferenceTap(reference.plan, step, held[reference.style], queries, tap)
 
     def _held(self, content: Content, step: int, x: Tensor) -> Held:
         """What the content's own run holds at this step: as stored, or recomputed once as one more UNet row."""
@@ -175,8 +188,8 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         """One evaluation of the content at (z_t, t), under the patches of the MODEL that Capture was given."""
         trajectory = content.capture.trajectory
         t = trajectory.schedule.timesteps[step]
-        plans = [b.injected.plan for b in self._branches if b.injected is not None and b.injected.content is content]
-        recorder = Recorder(frozenset().union(*(plan.sites_at(step, t) for plan in plans)))
+        sites = frozenset().union(*(branch.asks(content, step, t) for branch in self._branches))
+        recorder = Recorder(sites, values=content.capture.request.values)
         sigma = trajectory.schedule.sigma(t)
         prompt, options = self._run.contents[content]
         comfy.samplers.calc_cond_batch(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ....diffstyler_core.injection.capture import Capture
 from ....diffstyler_core.injection.plan import InjectionPlan
+from ....diffstyler_core.injection.reference import Reference
 from ....diffstyler_core.injection.settings import InjectionSettings
 from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ....diffstyler_core.styles.kept import KeptContent
@@ -21,7 +22,7 @@ from ..checks.timesteps import require_covered
 from ..lora.files import NO_LORA
 from ..lora.run import STRONGEST, LoraRun, wired_or_file
 from ..model import require_compatible, require_family
-from .branches import Branch, Composition, Content, Injected
+from .branches import Branch, Composition, Content, Injected, Referenced, require_same_size
 
 FARTHEST = 512
 """Pixels by which masks grow, shrink or soften at most."""
@@ -131,12 +132,14 @@ def _branch(base: Base, contents: Contents, style: Style, share: Tensor, name: s
     _require_prompt(base, style.positive, f"positive of {name}")
     lora = base.lora(style.lora, style.strength, name)
     injected = contents.injected(style.features, style.injection, name)
-    return Branch(share, lora, style.positive, injected)  # type: ignore[arg-type]  # opaque in the core
+    reference = None if style.reference is None else contents.referenced(style.reference, injected.content, name)
+    return Branch(share, lora, style.positive, injected, reference)  # type: ignore[arg-type]  # opaque in the core
 
 
 def _differences(style: Style, branch: Branch) -> str:
     """What a style does not share with the others, in words."""
-    words = ["base model"] if branch.lora.bare else []
+    words = ["base model"] if branch.lora.bare and style.reference is None else []
+    words += [str(style.reference)] if style.reference is not None else []
     words += ["its own features"] if style.features is not None else []
     words += [str(style.injection)] if style.injection is not None else []
     return "".join(f", {word}" for word in words)
@@ -156,14 +159,31 @@ class Contents:
         """
         own = "features" if features is None else f"features of {name}" if name != "features" else name
         capture = self._base.features if features is None else features
-        if id(capture) not in self._known:
-            content = Content(self._base.model, capture, self._base.features.trajectory, own)
-            self._known[id(capture)] = content
+        content = self._known_as(capture, own)
+        require_same_size(content, self._base.features.trajectory, own)
         try:
             plan = capture.plan(self._base.settings if settings is None else settings)
         except ValueError as error:
             raise ValueError(str(error) if name == "features" else f"{name}: {error}") from error
-        return Injected(self._known[id(capture)], plan)
+        return Injected(content, plan)
+
+    def referenced(self, reference: Reference, content: Content, name: str) -> Referenced:
+        """The style's own picture, of any size, whose attention a branch looks at; queries come from ``content``.
+
+        Raises ValueError when it does not fit the run, or the content was captured without the queries.
+        """
+        style = self._known_as(reference.features, f"style_features of {name}")
+        try:
+            plan = reference.plan()
+            plan.require_queries(content.capture)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        return Referenced(style, plan)
+
+    def _known_as(self, capture: Capture, name: str) -> Content:
+        if id(capture) not in self._known:
+            self._known[id(capture)] = Content(self._base.model, capture, self._base.features.trajectory, name)
+        return self._known[id(capture)]
 
 
 def prepare(
