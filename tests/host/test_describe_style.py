@@ -75,7 +75,7 @@ def test_each_picture_of_a_batch_has_its_own_description(describe_bench, seed):
 
 def test_settings_of_the_folder_do_not_change_the_answer(describe_bench, seed, picture):
     """generation_config.json says where answers end, and no more."""
-    model, processor = describe_bench.make("tiny", seed)
+    model, _ = describe_bench.make("tiny", seed)
     plain = describe_bench.run(picture)[1]
     model.generation_config.update(do_sample=True, temperature=3.0, repetition_penalty=9.0, num_beams=2, max_length=3)
     model.generation_config.save_pretrained(describe_bench.folder / "tiny")

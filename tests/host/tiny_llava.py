@@ -6,45 +6,10 @@ from pathlib import Path
 
 import torch
 
-WORDS = [
-    "warm",
-    "cold",
-    "light",
-    "dark",
-    "soft",
-    "bold",
-    "broad",
-    "thin",
-    "blue",
-    "red",
-    "ochre",
-    "green",
-    "violet",
-    "strokes",
-    "lines",
-    "washes",
-    "ink",
-    "oil",
-    "paper",
-    "canvas",
-    "woman",
-    "cat",
-    "boat",
-    "tree",
-    "with",
-    "and",
-    "in",
-    "of",
-    "the",
-    "a",
-    ",",
-    ".",
-    ":",
-    "image",
-    "colors",
-    "tones",
-    "texture",
-]
+TEXT = (
+    "warm cold light dark soft bold broad thin blue red ochre green violet strokes lines washes ink oil paper canvas "
+    "woman cat boat tree with and in of the a , . : image colors tones texture"
+)
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER", "ASSISTANT"]
 SIZE, PATCH = 32, 8
 LAYERS = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
@@ -58,7 +23,7 @@ def make_tokenizer():
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    vocabulary = {word: number for number, word in enumerate([*SPECIAL, *WORDS])}
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL, *TEXT.split()])}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
