@@ -89,7 +89,7 @@ def gallery(arguments: Sequence[str]) -> int:
 
 
 def compare(arguments: Sequence[str]) -> int:
-    if arguments[:1] not in ([name] for name in COMPARISONS):
+    if not arguments or arguments[0] not in COMPARISONS:
         raise Failure("compare", f"what to compare is one of {', '.join(COMPARISONS)}", "name it first")
     found = host.prepare(ROOT, os.environ)
     command = [str(found.python), str(GUARD), str(ROOT / "tools" / COMPARISONS[arguments[0]]), *arguments]

@@ -42,7 +42,7 @@ def report(rows: Sequence[Row], made: str, command: str) -> str:
         "AdaIN of the start) and shared attention (swap, normalised): no training, layers 6-11, empty prompt, cfg 1.",
         "InST: two vectors of textual inversion by 100 steps, stochastic inversion to 0.7, DDIM, cfg 4.",
         "Edge agreement, SSIM and PSNR are against the content, Gram and colour distance against the style. Each way",
-        "keeps as much content as its settings say, so a row is one point between content and style and not the best of its way.",
+        "keeps as much content as its settings say, so a row is one point of its way, not its best.",
         "",
         "## Means and deviations over all pairs",
         "",
