@@ -31,6 +31,7 @@ from tools.workflow_widgets import WorkflowError
 
 GALLERY = ROOT / "demo" / "gallery"
 RESULTS = "results"  # demo/results.md: an hour on two cores; it goes on where it was interrupted
+TRAININGS = ("DiffStyler_TrainStyleLoRA", "DiffStyler_TrainStyleEmbedding")
 SWITCHES = ("LoRA Switch Schedule 1", "LoRA Switch Schedule 2")
 
 
@@ -119,8 +120,11 @@ def machine() -> str:
 
 def cost(api: Api, result: PromptResult) -> str:
     """The time of one picture, and how much of it went into training."""
-    training = sum(result.node_seconds.get(node, 0.0) for node in find_nodes(api, "DiffStyler_TrainStyleLoRA"))
-    trained = f"training {duration(training)} of it" if training >= 1.0 else "its LoRAs trained earlier"
+    trainings = [node for kind in TRAININGS for node in find_nodes(api, kind)]
+    if not trainings:
+        return duration(result.seconds)
+    training = sum(result.node_seconds.get(node, 0.0) for node in trainings)
+    trained = f"training {duration(training)} of it" if training >= 1.0 else "trained earlier"
     return f"{duration(result.seconds)}, {trained}"
 
 
