@@ -9,6 +9,8 @@ from .evaluate.feature_similarity import FeatureSimilarity
 from .evaluate.reconstruction import ReconstructionReport
 from .examples.example import ExamplePicture
 from .host.demo_model import register_demo_model
+from .host.describe.folders import register_vision_language_folder
+from .host.image_prompt.files import register_deadiff_folder
 from .host.networks.files import register_metric_folders
 from .host.segment.weights import register_fastsam_folder
 from .masks.fastsam import FastSAMMask
@@ -16,16 +18,25 @@ from .masks.paste import PasteContent
 from .masks.preview import PreviewStyles
 from .masks.ramp import SpatialRampMask
 from .masks.styles_from_masks import StylesFromMasks
+from .pipeline.adain_latent import AdaINLatent
 from .pipeline.capture import CaptureFeatures
+from .pipeline.cycle_invert import CycleDiffusionInvert
 from .pipeline.guider import InjectedLoRAGuider
 from .pipeline.injection_settings import InjectionSettingsNode
 from .pipeline.invert import DDIMInvert
 from .pipeline.sampler import InjectedLoRASampler
 from .pipeline.stochastic import StochasticInversion
 from .pipeline.style import StyleNode
+from .pipeline.style_from_features import StyleFromFeatures
 from .pipeline.switch import LoraSwitch
 from .pipeline.train import TrainStyleLoRA
 from .pipeline.train_embedding import TrainStyleEmbedding
+from .prompts.blend import BlendConditionings
+from .prompts.describe_style import DescribeStyle
+from .prompts.encode_deadiff import DEADiffEncode
+from .prompts.joint_attention import JointTextImageAttention
+from .prompts.layer_split import LayerSplitConditioning
+from .prompts.load_deadiff import LoadDEADiff
 
 
 class DiffStylerExtension(ComfyExtension):
@@ -36,6 +47,8 @@ class DiffStylerExtension(ComfyExtension):
         register_demo_model()
         register_fastsam_folder()
         register_metric_folders()
+        register_deadiff_folder()
+        register_vision_language_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
@@ -49,16 +62,25 @@ class DiffStylerExtension(ComfyExtension):
             StyleNode,
             StylesFromMasks,
             LoraSwitch,
+            StyleFromFeatures,
+            AdaINLatent,
+            CycleDiffusionInvert,
+            BlendConditionings,
+            TrainStyleEmbedding,
+            StochasticInversion,
+            DescribeStyle,
+            LayerSplitConditioning,
+            LoadDEADiff,
+            DEADiffEncode,
+            JointTextImageAttention,
             SpatialRampMask,
+            FastSAMMask,
             PreviewStyles,
             PasteContent,
             ExamplePicture,
-            FastSAMMask,
             FeaturePCA,
             FeatureSimilarity,
             ReconstructionReport,
             CompareResult,
             EvaluateSet,
-            StochasticInversion,
-            TrainStyleEmbedding,
         ]

@@ -6,6 +6,7 @@
     python3 tools/dev.py test core host  some of them; what follows -- goes to pytest
     python3 tools/dev.py bench           speed as ratios to the host's own nodes; --memory: peak memory at SD1.5's size
     python3 tools/dev.py gallery         the README's pictures, made anew by the workflows
+    python3 tools/dev.py compare dual-style   two styles in one picture, four ways, as the document compares them
     python3 tools/dev.py setup           only the set-up
     python3 tools/dev.py run -- ...      the environment's Python with these arguments
 
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str]) -> int:
         return demo(known[1:])
     if known[:1] == ["gallery"]:
         return gallery(known[1:])
+    if known[:1] == ["compare"]:
+        return compare(known[1:])
     if known[:1] == ["bench"]:
         return bench(known[1:])
     options = _parser().parse_args(known)
@@ -80,6 +83,12 @@ def demo(arguments: Sequence[str]) -> int:
 def gallery(arguments: Sequence[str]) -> int:
     found = host.prepare(ROOT, os.environ)
     command = [str(found.python), str(GUARD), str(ROOT / "tools" / "gallery.py"), *arguments]
+    return run_foreground(command, env=found.environment(os.environ), cwd=Path.cwd(), stdin=subprocess.PIPE) or 0
+
+
+def compare(arguments: Sequence[str]) -> int:
+    found = host.prepare(ROOT, os.environ)
+    command = [str(found.python), str(GUARD), str(ROOT / "tools" / "compare_dual_style.py"), *arguments]
     return run_foreground(command, env=found.environment(os.environ), cwd=Path.cwd(), stdin=subprocess.PIPE) or 0
 
 
@@ -124,9 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|bench|gallery|setup|run")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|bench|gallery|compare|setup|run")
     commands.add_parser("demo", help="see: dev.py demo --help")
     commands.add_parser("gallery", help="make the README's pictures; see: dev.py gallery --help")
+    commands.add_parser("compare", help="what documents compare, anew; see: dev.py compare --help")
     commands.add_parser("bench", help="measure speed, or with --memory peak memory")
     testing = commands.add_parser("test", help="run the checks and tests")
     testing.add_argument("parts", nargs="*", type=_part, metavar="PART", help=", ".join(checks.PARTS))

@@ -54,7 +54,20 @@ SHEETS = {
     "smooth-blend": Entry(
         "DiffStyler - smooth blend of two styles", "One style passes into another across the picture."
     ),
+    "styleid": Entry("DiffStyler - training-free style (StyleID)", "A style without any training: StyleID."),
+    "shared-attention": Entry(
+        "DiffStyler - training-free style (shared attention)", "A style without any training: shared attention."
+    ),
+    "noise-merging": Entry("DiffStyler - two styles by noise merging", "Two prompts' predictions merged by a mask."),
+    "two-prompts": Entry("DiffStyler - two prompts in one picture", "Two prompts, each read where its mask is."),
+    "inst": Entry("DiffStyler - style embedding (InST)", "A style picture becomes a word for prompts."),
+    "inst-described": Entry(
+        "DiffStyler - style embedding and description (InST)", "A style as a word, with a description beside it."
+    ),
+    "inst-description": Entry("DiffStyler - style description (InST)", "A style in words alone, nothing trained."),
 }
+NOT_RUN = {"DiffStyler - DEADiff style of a picture": "A new picture in the style of a reference (needs DEADiff)."}
+"""Workflows whose models are not in the pack: their thumbnail shows the picture that goes in."""
 
 
 def main(arguments: list[str]) -> int:

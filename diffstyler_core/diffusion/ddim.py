@@ -1,4 +1,4 @@
-"""DDIM, both ways (eta 0): one step up, one step down, and what the model said in between.
+"""DDIM, both ways: one step up, one step down, and what the model said in between.
 
 All latents here are variance-preserving (``z`` of the papers). The model is a k-diffusion denoiser,
 which wants the variance-exploding ``x = z * sqrt(1 + sigma^2)`` and returns the denoised picture x0.
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .schedule import NoiseSchedule, Prediction
+from .stochastic import StepNoises
 
 
 class Denoiser(Protocol):
@@ -77,10 +78,14 @@ def step_up(
     return z_t
 
 
-def step_down(denoise: Denoiser, z: Tensor, schedule: NoiseSchedule, step: int) -> tuple[Tensor, Tensor]:
-    """One sampling step (DDIM, eq. 12, eta 0): (z at the next level, x0 estimate)."""
+def step_down(
+    denoise: Denoiser, z: Tensor, schedule: NoiseSchedule, step: int, noises: StepNoises | None = None
+) -> tuple[Tensor, Tensor]:
+    """One sampling step (DDIM, eq. 12): (z at the next level, x0 estimate). Without ``noises`` eta is 0."""
     t = schedule.timesteps[step]
     x0, eps = split(predict(denoise, z, schedule, t), z, schedule.abar[t], schedule.prediction)
+    if noises is not None:
+        return noises.arrive(schedule, step, x0, eps), x0
     return join(x0, eps, schedule.level_abar(step + 1)), x0
 
 
@@ -99,14 +104,16 @@ def sample(
     schedule: NoiseSchedule,
     on_step: OnStep = ignore_step,
     at_level: AtLevel = unchanged,
+    noises: StepNoises | None = None,
 ) -> Tensor:
     """DDIM sampling of z [B, C, H, W] from the noisiest level down to the picture. S evaluations.
 
     at_level: sees, and may change, the latent at every level, the first and the last included.
+    noises: what each step adds (CycleDiffusion); None: eta 0.
     """
     z = at_level(0, z)
     for step in range(schedule.steps):
-        z, x0 = step_down(denoise, z, schedule, step)
+        z, x0 = step_down(denoise, z, schedule, step, noises)
         on_step(step, schedule.steps, x0)
         z = at_level(step + 1, z)
     return z

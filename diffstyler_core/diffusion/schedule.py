@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Prediction = Literal["eps", "v"]
@@ -57,12 +57,14 @@ class NoiseSchedule:
     timesteps: the S timesteps, noisiest first; step i of a run starts at ``timesteps[i]``.
     spacing: how inversion walks up: "leading" takes the same S steps (DiffStyler 2026),
         "forward 1000" every timestep 1, 2, 3, ... (DiffStyler 2024).
+    skipped: noisiest steps of the whole run that this one leaves out (CycleDiffusion); it begins with more picture.
     """
 
     abar: tuple[float, ...]
     prediction: Prediction
     timesteps: tuple[int, ...]
     spacing: Spacing = "leading"
+    skipped: int = 0
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -78,6 +80,8 @@ class NoiseSchedule:
                 f"timesteps must lie in the table 0..{len(self.abar) - 1}, "
                 f"got {self.timesteps[0]}..{self.timesteps[-1]}."
             )
+        if self.skipped < 0:
+            raise ValueError(f"skipped must be 0 or more steps, got {self.skipped}.")
         if not all(0.0 < a <= 1.0 and math.isfinite(a) for a in self.abar):
             raise ValueError("every cumulative alpha must lie in (0, 1]; the table holds other values.")
 
@@ -88,6 +92,20 @@ class NoiseSchedule:
         """The schedule of method.md section 2: DDIM leading spacing with offset 1."""
         table = tuple(float(a) for a in abar)
         return cls(table, prediction, leading_timesteps(steps, len(table)), spacing)
+
+    def without_first(self, skip: int) -> NoiseSchedule:
+        """The same run without its ``skip`` noisiest steps. Raises ValueError when none would be left."""
+        if not isinstance(skip, int) or not 0 <= skip < self.steps:
+            raise ValueError(
+                f"skip must lie in 0..{self.steps - 1} (at least one of the {self.steps} steps is run), got {skip!r}. "
+                "Lower skip, or take more steps."
+            )
+        return replace(self, timesteps=self.timesteps[skip:], skipped=self.skipped + skip)
+
+    @property
+    def span(self) -> float:
+        """T of the run in timesteps: the table's length, less what the skipped steps would cover."""
+        return len(self.abar) * self.steps / (self.steps + self.skipped)
 
     @property
     def steps(self) -> int:

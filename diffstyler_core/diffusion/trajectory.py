@@ -1,4 +1,4 @@
-"""DDIM inversion and its result, the content trajectory {z_t} (method.md section 2)."""
+"""The content trajectory {z_t}, and DDIM inversion, which makes one (method.md section 2)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .ddim import Denoiser, OnStep, ignore_step, step_up
 from .schedule import NoiseSchedule
+from .stochastic import Jump, StepNoises
 
 
 class _Fields(NamedTuple):
@@ -17,6 +18,7 @@ class _Fields(NamedTuple):
     schedule: NoiseSchedule
     family: str
     source: str
+    noises: StepNoises | None
 
 
 class Trajectory(_Fields):
@@ -27,6 +29,7 @@ class Trajectory(_Fields):
     schedule: the levels they belong to.
     family: which models the latents fit (an opaque name made by the node that inverted).
     source: identity of the conditioning that they were inverted with.
+    noises: what each step adds on the way down (CycleDiffusion); None for DDIM, whose steps add nothing.
 
     A tuple, so that the host's cache sees the tensors and counts their memory.
     """
@@ -34,7 +37,12 @@ class Trajectory(_Fields):
     __slots__ = ()
 
     def __new__(
-        cls, latents: tuple[Tensor, ...], schedule: NoiseSchedule, family: str = "", source: str = ""
+        cls,
+        latents: tuple[Tensor, ...],
+        schedule: NoiseSchedule,
+        family: str = "",
+        source: str = "",
+        noises: StepNoises | None = None,
     ) -> Trajectory:
         if len(latents) != schedule.steps + 1:
             raise ValueError(
@@ -43,7 +51,9 @@ class Trajectory(_Fields):
         shapes = {tuple(z.shape) for z in latents}
         if len(shapes) != 1 or latents[0].ndim != 4 or latents[0].shape[0] != 1:
             raise ValueError(f"every latent of a trajectory has one shape [1, C, H, W], got {sorted(shapes)}.")
-        return super().__new__(cls, tuple(latents), schedule, family, source)
+        if noises is not None:
+            noises.check(schedule, latents[0].shape)
+        return super().__new__(cls, tuple(latents), schedule, family, source, noises)
 
     @property
     def content(self) -> Tensor:
@@ -55,11 +65,15 @@ class Trajectory(_Fields):
         """x_T, the latent at the noisiest level [1, C, H, W]."""
         return self.latents[0]
 
+    def jump(self, step: int) -> Jump | None:
+        """What a step adds beside the model's prediction; None where it adds nothing."""
+        return None if self.noises is None else self.noises.jump(self.schedule, step)
+
     def exploding_at(self, sigma: float) -> Tensor:
         """x = z sqrt(1 + sigma^2) [1, C, H, W] of the content's path at any noise level.
 
-        Between two levels it lies on the straight line that DDIM draws in (sigma, x); below the last level, on the
-        line to the content at sigma 0.
+        Between two levels it lies on the straight line that DDIM draws in (sigma, x), with noises too; below the last
+        level, on the line to the content at sigma 0.
         """
         levels = [math.sqrt(1.0 / self.schedule.level_abar(i) - 1.0) for i in range(self.schedule.steps + 1)]
         if sigma >= levels[0]:
@@ -72,8 +86,9 @@ class Trajectory(_Fields):
 
     @property
     def megabytes(self) -> float:
-        """Memory of the latents in MB (10^6 bytes)."""
-        return sum(z.numel() * z.element_size() for z in self.latents) / 1e6
+        """Memory of the latents, and of the noises where there are any, in MB (10^6 bytes)."""
+        held = (*self.latents, *(() if self.noises is None else self.noises.tensors))
+        return sum(z.numel() * z.element_size() for z in held) / 1e6
 
 
 def invert(

@@ -1,1 +1,1 @@
-"""Image prompts: pictures as tokens that cross-attention reads beside the text."""
+"""Image prompts: what a picture becomes as tokens, and which layers of cross-attention read them."""

@@ -1,8 +1,9 @@
-"""Blending the content's attention with the style's own (DiffStyler 2026, eq. 5)."""
+"""What an attention is computed of: the content's blended with the style's own (DiffStyler 2026, eq. 5)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,15 +19,28 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention over projected q, k, v [B, tokens, heads * dim] -> [B, tokens, heads * dim]."""
 
 
-class Mixture(NamedTuple):
-    """What an attention is computed with: (1 - own) Attn(q, k, v) + own Attn(q_own, k_own, v).
-
-    q, k: [B, tokens, C]. own: share in [0, 1] of the run's own attention map, a number or one per row [B, 1, 1].
-    """
+class QKV(NamedTuple):
+    """What one attention is computed of, projected: q [B, tokens, C]; k, v [B, other tokens, C]."""
 
     q: Tensor
     k: Tensor
+    v: Tensor
+
+
+class Mixture(NamedTuple):
+    """(1 - own) Attn(first) + own Attn(second).
+
+    own: share in [0, 1] of the second attention, a number or one per row [B, 1, 1]. second: None where it is 0.
+    """
+
+    first: QKV
     own: float | Tensor = 0.0
+    second: QKV | None = None
+
+    def of(self, change: Callable[[QKV], QKV]) -> Mixture:
+        """The mixture with both attentions changed alike."""
+        second = None if self.second is None else change(self.second)
+        return Mixture(change(self.first), self.own, second)
 
 
 def fit_rows(content: Tensor, own: Tensor, site: Site) -> Tensor:
@@ -47,37 +61,52 @@ def fit_rows(content: Tensor, own: Tensor, site: Site) -> Tensor:
     return repeat(content.to(own), "1 n c -> b (chunks n) c", b=rows, chunks=chunks)
 
 
-def mix(q: Tensor, k: Tensor, q_content: Tensor, k_content: Tensor, kappa: float, blend: Blend) -> Mixture:
+def mix(own: QKV, q_content: Tensor, k_content: Tensor, kappa: float, blend: Blend) -> Mixture:
     """What A** = (1 - kappa) A_content + kappa A_style is computed with (eq. 5).
 
-    q, k: the style run's own, [B, tokens, C]; q_content, k_content: [B, tokens, C] or broadcastable rows.
+    own: the style run's. q_content, k_content: [B, tokens, C] or broadcastable rows.
     kappa: the style's share in [0, 1]; 0 overrides, 1 leaves the style's own attention.
     blend: "qk" blends q and k before the softmax, "map" the two attention maps.
     """
     if not 0.0 <= kappa <= 1.0:
         raise ValueError(f"kappa must lie in [0, 1], got {kappa}.")
+    q, k, v = own
     if kappa == 1.0:
-        return Mixture(q, k)
+        return Mixture(own)
     if kappa == 0.0:
-        return Mixture(q_content, k_content)
+        return Mixture(QKV(q_content, k_content, v))
     if blend == "qk":
-        return Mixture(torch.lerp(q_content, q, kappa), torch.lerp(k_content, k, kappa))
-    return Mixture(q_content, k_content, kappa)
+        return Mixture(QKV(torch.lerp(q_content, q, kappa), torch.lerp(k_content, k, kappa), v))
+    return Mixture(QKV(q_content, k_content, v), kappa, own)
 
 
-def attend_mixed(mixture: Mixture, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
-    """The mixture applied to v [B, tokens, C], without ever storing a map; q, k are the run's own."""
-    out = attend(mixture.q, mixture.k, v)
-    own = mixture.own
-    if not isinstance(own, Tensor) and own == 0.0:
+def attend_mixed(mixture: Mixture, attend: Attend) -> Tensor:
+    """The mixture's attention [B, tokens, C], without ever storing a map."""
+    out = attend(*mixture.first)
+    if mixture.second is None:
         return out
-    return torch.lerp(out, attend(q, k, v), own)
+    return torch.lerp(out, attend(*mixture.second), mixture.own)
 
 
-def mix_rows(parts: list[Mixture]) -> Mixture:
-    """One mixture for the rows of several, one after the other."""
-    q, k = torch.cat([part.q for part in parts]), torch.cat([part.k for part in parts])
-    if all(not isinstance(part.own, Tensor) and part.own == 0.0 for part in parts):
-        return Mixture(q, k)
-    own = [torch.as_tensor(part.own, dtype=q.dtype, device=q.device).expand(len(part.q), 1, 1) for part in parts]
-    return Mixture(q, k, torch.cat(own))
+def mix_rows(parts: list[Mixture]) -> list[Mixture]:
+    """Mixtures for the rows of several, one after the other: as few as can be, one wherever tokens are as many."""
+    return [_joined(list(group)) for _, group in groupby(parts, _tokens)]
+
+
+def _tokens(mixture: Mixture) -> tuple[int, int]:
+    """How many keys its attentions have; rows of one batch must have as many."""
+    first, second = mixture.first.k.shape[1], mixture.second
+    return first, first if second is None else second.k.shape[1]
+
+
+def _joined(parts: list[Mixture]) -> Mixture:
+    first = _stacked([part.first for part in parts])
+    if all(part.second is None for part in parts):
+        return Mixture(first)
+    q = first.q
+    own = [torch.as_tensor(part.own, dtype=q.dtype, device=q.device).expand(len(part.first.q), 1, 1) for part in parts]
+    return Mixture(first, torch.cat(own), _stacked([part.second or part.first for part in parts]))
+
+
+def _stacked(parts: list[QKV]) -> QKV:
+    return parts[0] if len(parts) == 1 else QKV(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

@@ -21,12 +21,16 @@ from .taps import SiteTensors
 
 @dataclass(frozen=True)
 class CaptureRequest:
-    """Which sites are taken, for how many of the first steps. Only what a window can use is worth taking."""
+    """Which sites are taken, for how many of the first steps. Only what a window can use is worth taking.
+
+    values: whether self-attention's v is taken too, for a style's own picture.
+    """
 
     feature_sites: tuple[Site, ...]
     attention_sites: tuple[Site, ...]
     feature_steps: int
     attention_steps: int
+    values: bool = False
 
     def check(self, steps: int) -> None:
         """Raises ValueError when a number of steps lies outside 0..steps or nothing at all is asked for."""
@@ -37,6 +41,11 @@ class CaptureRequest:
             raise ValueError(
                 f"nothing to capture: no layers, or none of the {steps} steps. Name layers, and raise "
                 "feature_end_percent or attention_end_percent."
+            )
+        if self.values and not (self.attention_steps and any(s.kind == "self-attention" for s in self.attention_sites)):
+            raise ValueError(
+                "values: no self-attention is captured whose v could be kept. Name self_attention_layers and raise "
+                "attention_end_percent, or switch values off."
             )
 
     def sites_at(self, step: int) -> tuple[Site, ...]:
@@ -82,12 +91,12 @@ class Capture(_Fields):
         """What was taken at this step. Raises ValueError when the store is 'recompute'."""
         if self.store is None:
             raise ValueError("this capture stores nothing; it is recomputed while sampling.")
-        return split(self.store.tensors(step), self.request.sites_at(step))
+        return split(self.store.tensors(step), self.request.sites_at(step), self.request.values)
 
     def plan(self, settings: InjectionSettings) -> InjectionPlan:
         """What the settings mean for this capture. Raises ValueError for what they need and it lacks."""
-        request = self.request
-        plan = settings.plan(self.trajectory.schedule.steps, request.feature_sites, request.attention_sites)
+        request, run = self.request, self.trajectory.schedule
+        plan = settings.plan(run.steps, request.feature_sites, request.attention_sites, run.span)
         self.check_covers(plan)
         return plan
 

@@ -20,7 +20,7 @@ class InjectionPlan:
     mode: "fixed" (2024) stops at attention_steps; "adaptive" (2026) then lets the style's own attention in.
     blend: what is blended afterwards, see ``attention.inject_attention``.
     feature_sites, attention_sites: where.
-    train_timesteps: T, the length of the training schedule.
+    train_timesteps: T, the length of the training schedule; of a run that skips its first steps, what is left of it.
     """
 
     steps: int
@@ -30,7 +30,7 @@ class InjectionPlan:
     attention_sites: tuple[Site, ...] = ()
     mode: Mode = "adaptive"
     blend: Blend = "qk"
-    train_timesteps: int = 1000
+    train_timesteps: float = 1000
 
     def __post_init__(self) -> None:
         if self.steps < 1:

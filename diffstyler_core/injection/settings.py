@@ -55,8 +55,10 @@ class InjectionSettings:
         """(feature_steps, attention_steps) of a run of S steps."""
         return steps_in(self.feature_end, steps), steps_in(self.attention_end, steps)
 
-    def plan(self, steps: int, feature_sites: Iterable[Site], attention_sites: Iterable[Site]) -> InjectionPlan:
-        """The plan of a run of S steps over the captured sites.
+    def plan(
+        self, steps: int, feature_sites: Iterable[Site], attention_sites: Iterable[Site], span: float = 1000
+    ) -> InjectionPlan:
+        """The plan of a run of S steps, ``span`` timesteps long, over the captured sites.
 
         Raises ValueError for layers that were not captured.
         """
@@ -70,6 +72,7 @@ class InjectionSettings:
             ),
             self.mode,
             self.blend,
+            span,
         )
 
     def _chosen(self, captured: Iterable[Site], kind: Kind) -> tuple[Site, ...]:
@@ -86,6 +89,8 @@ class InjectionSettings:
         return tuple(site for site in sites if site.layer in layers)
 
     def __str__(self) -> str:
+        if self == NOTHING:
+            return "nothing of the content injected"
         windows = f"features {percent(self.feature_end)}, attention {percent(self.attention_end)}"
         words = [f"{windows} of the run, {self.mode}, {self.blend}"]
         kinds: tuple[Kind, ...] = ("feature", "self-attention", "cross-attention")
@@ -93,6 +98,9 @@ class InjectionSettings:
         words += [f"{kind} layers {format_layers(some) or 'none'}" for kind, some in layers if some is not None]
         return "; ".join(words)
 
+
+NOTHING = InjectionSettings(0.0, 0.0, "fixed")
+"""The run goes on as it would."""
 
 PRESETS = {
     "paper 2026": InjectionSettings(0.6, 0.5, "adaptive", "qk"),

@@ -1,7 +1,7 @@
 """Taps: what listens to, or speaks into, a UNet's sites during one evaluation.
 
 A tap knows nothing of the UNet that it is attached to. Whoever attaches it calls ``feature`` with the hidden state
-and ``attention`` with the projected q and k of each of its ``sites``.
+and ``attention`` with the projected q, k and v of each of its ``sites``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,22 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .attention import Mixture, fit_rows, mix, mix_rows
+from .attention import QKV, Mixture, fit_rows, mix, mix_rows
 from .plan import InjectionPlan
 from .sites import Site
 
 SiteTensors = tuple[Tensor, ...]
-"""What one site holds: (hidden [1, C, H, W],) for a feature, (q, k) [1, tokens, C] for an attention."""
+"""What one site holds: (hidden [1, C, H, W],) for a feature, (q, k) [1, tokens, C] for an attention.
+
+A self-attention taken with values holds (q, k, v).
+"""
+
+
+def held_at(site: Site, values: bool) -> int:
+    """How many tensors a site holds: a feature one, an attention two (q, k), self-attention with values three."""
+    if site.kind == "feature":
+        return 1
+    return 3 if values and site.kind == "self-attention" else 2
 
 
 class Tap(Protocol):
@@ -29,17 +39,21 @@ class Tap(Protocol):
 
     def feature(self, site: Site, hidden: Tensor) -> Tensor: ...
 
-    def attention(self, site: Site, q: Tensor, k: Tensor) -> Mixture: ...
+    def attention(self, site: Site, own: QKV) -> Mixture: ...
 
 
 class Recorder:
     """Takes a copy of every site and changes nothing.
 
     keep: how a tensor is kept, e.g. as fp16 on the CPU. It must return a tensor of its own.
+    values: whether self-attention's v is taken too.
     """
 
-    def __init__(self, sites: frozenset[Site], keep: Callable[[Tensor], Tensor] = Tensor.clone) -> None:
+    def __init__(
+        self, sites: frozenset[Site], keep: Callable[[Tensor], Tensor] = Tensor.clone, values: bool = False
+    ) -> None:
         self.sites = sites
+        self._values = values
         self.taken: dict[Site, SiteTensors] = {}
         self._keep = keep
 
@@ -48,10 +62,10 @@ class Recorder:
         self.taken[site] = (self._keep(hidden),)
         return hidden
 
-    def attention(self, site: Site, q: Tensor, k: Tensor) -> Mixture:
-        """Keeps q and k; the attention goes on as it would."""
-        self.taken[site] = (self._keep(q), self._keep(k))
-        return Mixture(q, k)
+    def attention(self, site: Site, own: QKV) -> Mixture:
+        """Keeps q and k, and v where it is asked for; the attention goes on as it would."""
+        self.taken[site] = tuple(self._keep(x) for x in own[: held_at(site, self._values)])
+        return Mixture(own)
 
 
 class Injector:
@@ -76,11 +90,11 @@ class Injector:
             )
         return content.to(hidden).expand_as(hidden)
 
-    def attention(self, site: Site, q: Tensor, k: Tensor) -> Mixture:
+    def attention(self, site: Site, own: QKV) -> Mixture:
         """Blends the content's q, k (or its attention map) into every row (eq. 5)."""
-        q_content, k_content = self._content[site]
-        q_content, k_content = fit_rows(q_content, q, site), fit_rows(k_content, k, site)
-        return mix(q, k, q_content, k_content, self._kappa, self._blend)
+        q_content, k_content = self._content[site][:2]
+        q_content, k_content = fit_rows(q_content, own.q, site), fit_rows(k_content, own.k, site)
+        return mix(own, q_content, k_content, self._kappa, self._blend)
 
 
 class ByChunk:
@@ -101,14 +115,15 @@ class ByChunk:
         parts = zip(runs, hidden.split(self._rows(runs, hidden)), strict=True)
         return torch.cat([rows if tap is None else tap.feature(site, rows) for (tap, _), rows in parts])
 
-    def attention(self, site: Site, q: Tensor, k: Tensor) -> Mixture:
-        """Each chunk's q and k [B, tokens, C] through its own tap, as one mixture of the whole batch."""
+    def attention(self, site: Site, own: QKV) -> list[Mixture]:
+        """Each chunk's rows through its own tap: mixtures of the batch's rows, one after the other."""
         runs = self._runs(site)
         if len(runs) == 1:
-            return Mixture(q, k) if runs[0][0] is None else runs[0][0].attention(site, q, k)
-        rows = self._rows(runs, q)
-        parts = zip(runs, q.split(rows), k.split(rows), strict=True)
-        return mix_rows([Mixture(*qk) if tap is None else tap.attention(site, *qk) for (tap, _), *qk in parts])
+            return [Mixture(own) if runs[0][0] is None else runs[0][0].attention(site, own)]
+        rows = self._rows(runs, own.q)
+        parts = zip(runs, *(x.split(rows) for x in own), strict=True)
+        chunks = [(tap, QKV(*qkv)) for (tap, _), *qkv in parts]
+        return mix_rows([Mixture(qkv) if tap is None else tap.attention(site, qkv) for tap, qkv in chunks])
 
     def _runs(self, site: Site) -> list[tuple[Tap | None, int]]:
         """(tap, number of its neighbouring chunks), None for those that do not act on this site."""

@@ -25,7 +25,8 @@ class KeptContent(NamedTuple):
 
     def answer(self, x: Tensor, shown: Tensor, x0: Tensor, sigma: float, after: float) -> Tensor:
         """What the sampler gets for the model's x0 of ``shown``: outside the content; at soft edges what takes a
-        first-order sampler from its x to where eq. 7 takes it, at the noise level ``after``."""
+        first-order sampler from its x to where eq. 7 takes it, at the noise level ``after``. (A sampler that adds noise
+        of its own: ``after`` is what its step keeps of eps, in the variance-exploding scale.)"""
         return put_back(as_seen_from(x, shown, x0, sigma, after), self.content(x), self.inside)
 
     def blended(self, x0: Tensor) -> Tensor:

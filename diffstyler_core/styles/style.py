@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..injection.capture import Capture
+from ..injection.reference import Reference
 from ..injection.settings import InjectionSettings
 from ..lora.schedule import Lora, LoraSchedule
 from ..masks.mask import fit_mask, one_mask
@@ -21,6 +22,7 @@ class Style(NamedTuple):
     lora: a LoRA for all steps, a schedule of LoRAs, or None for the base model. strength: of it; times a schedule
     entry's own. positive: its prompt's conditioning, opaque here. mask: [H, W] in 0..1 of any resolution; None: the
     rest of the picture. features, injection: its own capture and settings; None: those of the run. name: the user's.
+    reference: another picture whose own attention is the style, or None.
     """
 
     lora: Lora | LoraSchedule | None
@@ -30,6 +32,7 @@ class Style(NamedTuple):
     features: Capture | None = None
     injection: InjectionSettings | None = None
     name: str = ""
+    reference: Reference | None = None
 
     def label(self, number: int) -> str:
         """What words and errors call it as the chain's ``number``: "style 2", or "style 2 'ink'"."""

@@ -17,7 +17,12 @@ def run_inputs() -> list[io.Input]:
     """Model, features and prompts; the injection's windows; guidance; the one LoRA of a simple graph."""
     return [
         io.Model.Input("model", tooltip="The base model; style LoRAs are applied inside this node."),
-        sockets.Features.Input("features", tooltip="From Capture Features/Attention."),
+        io.MultiType.Input(
+            "features",
+            types=[sockets.Features, sockets.Trajectory],
+            tooltip="From Capture Features/Attention. Or a TRAJECTORY alone, from CycleDiffusion Invert or DDIM "
+            "Invert: then nothing is injected, and preset has no effect.",
+        ),
         io.Conditioning.Input(
             "positive",
             tooltip="Prompt with the style's token, as in training. With styles wired: the prompt of what lies "
@@ -91,6 +96,6 @@ def region_inputs() -> list[io.Input]:
     ]
 
 
-def injected(preset: Chosen, injection: InjectionSettings | None) -> tuple[InjectionSettings, str]:
-    """(what is injected: as wired, else as the preset says; which of the two, in words). Raises ValueError."""
-    return settings_of(preset) if injection is None else (injection, "injection, as wired")
+def injected(preset: Chosen, injection: InjectionSettings | None) -> tuple[InjectionSettings, str, bool]:
+    """(what is injected, as wired or as the preset says; which of the two, in words; wired?). Raises ValueError."""
+    return (*settings_of(preset), False) if injection is None else (injection, "injection, as wired", True)

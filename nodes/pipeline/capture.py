@@ -44,7 +44,8 @@ def describe(request: CaptureRequest, steps: int) -> list[str]:
         sites: tuple[Site, ...] = request.feature_sites if kind == "feature" else request.attention_sites
         layers = format_layers(tuple(s.layer for s in sites if s.kind == kind))
         if layers and count:
-            lines.append(f"{kind} of layers {layers}, {count} of {steps} steps")
+            qkv = " with values" if kind == "self-attention" and request.values else ""
+            lines.append(f"{kind}{qkv} of layers {layers}, {count} of {steps} steps")
     return lines
 
 
@@ -119,8 +120,18 @@ class CaptureFeatures(io.ComfyNode):
                     tooltip="Captures the content's run of the UNet with this LoRA, as the method's original "
                     "implementation does for each style. Without: the base model's run (paper).",
                 ),
+                io.Boolean.Input(
+                    "values",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Also keeps self-attention's v, for a style picture's capture that Training-free Style "
+                    "takes. Half as much again to keep.",
+                ),
             ],
-            outputs=[sockets.Features.Output("features", tooltip="For the Injected LoRA Sampler.")],
+            outputs=[
+                sockets.Features.Output("features", tooltip="For the Injected LoRA Sampler, or Training-free Style.")
+            ],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
         )
 
@@ -153,6 +164,7 @@ class CaptureFeatures(io.ComfyNode):
         precision: str,
         lora_strength: float = 1.0,
         lora: Lora | LoraSchedule | None = None,
+        values: bool = False,
     ) -> io.NodeOutput:
         require_compatible(model)
         require_family(model, trajectory.family, "trajectory")
@@ -160,7 +172,7 @@ class CaptureFeatures(io.ComfyNode):
         require_number(feature_end_percent, "feature_end_percent", 0.0, 1.0)
         require_number(attention_end_percent, "attention_end_percent", 0.0, 1.0)
         ends = steps_in(feature_end_percent, steps), steps_in(attention_end_percent, steps)
-        request = request_for(model, feature_layers, self_attention_layers, cross_attention_layers, *ends)
+        request = request_for(model, feature_layers, self_attention_layers, cross_attention_layers, *ends, values)
         request.check(steps)
         require_conditioning(source, model, "source", one=True)
         require_number(lora_strength, "lora_strength", -STRONGEST, STRONGEST)

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...diffstyler_core.diffusion.trajectory import Trajectory
 from ...diffstyler_core.injection.capture import Capture
 from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
@@ -18,6 +19,7 @@ from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.guider import InjectedGuider
 from ..host.sampling.injection import Base, prepare, require_run
 from ..host.sampling.runs import sigmas_of
+from ..host.sampling.stylize import start_notes
 from ..host.types import ModelPatcher
 from ..inputs.injection import injected, region_inputs, run_inputs
 from ..inputs.preset import Chosen
@@ -57,7 +59,7 @@ class InjectedLoRAGuider(io.ComfyNode):
     def execute(
         cls,
         model: ModelPatcher,
-        features: Capture,
+        features: Capture | Trajectory,
         positive: Conditioning,
         negative: Conditioning,
         cfg: float,
@@ -74,8 +76,12 @@ class InjectedLoRAGuider(io.ComfyNode):
         base = Base(model, features, *injected(preset, injection))
         require_run(base, positive, negative, cfg)
         prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
-        guider = InjectedGuider(model, features.trajectory, prepared.composition)
+        guider = InjectedGuider(model, base.trajectory, prepared.composition)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
-        sigmas = sigmas_of(features.trajectory.schedule)
-        return host_text.output(guider, sigmas, text="\n".join(prepared.words))
+        sigmas = sigmas_of(base.trajectory.schedule)
+        left = start_notes(
+            prepared.composition.branches,
+            "a guider cannot change its start: wire AdaIN Latent between the inversion's x_T and latent_image",
+        )
+        return host_text.output(guider, sigmas, text="\n".join((*prepared.words, *left)))

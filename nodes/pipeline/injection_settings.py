@@ -64,8 +64,9 @@ class InjectionSettingsNode(io.ComfyNode):
         feature_layers: str | None = ALL,
         self_attention_layers: str | None = ALL,
         cross_attention_layers: str | None = ALL,
+        preset: object = None,
     ) -> bool | str:
-        """Lists that cannot be read are refused before anything is run."""
+        """Lists that cannot be read are refused before anything is run. The host hands ``preset`` over unasked."""
         return readable_layers(
             feature_layers=feature_layers,
             self_attention_layers=self_attention_layers,

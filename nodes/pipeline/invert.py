@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
-from torch import Tensor
 
 from ...diffstyler_core.diffusion.schedule import SPACINGS, Spacing, spacing_note
 from ...diffstyler_core.metrics.pixels import latent_psnr
 from .. import sockets
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning, require_conditioning
-from ..host.checks.latents import latent_notes, one_latent
+from ..host.checks.latents import as_latent, latent_notes, one_latent
 from ..host.model import require_compatible, schedule_of
 from ..host.sampling.inversion import invert_latent, reconstruct_latent
 from ..host.types import ExecutionBlocker, ModelPatcher
@@ -110,8 +108,3 @@ class DDIMInvert(io.ComfyNode):
             reconstruction = ExecutionBlocker(NOT_RECONSTRUCTED)
         lines += [*filter(None, [spacing_note(schedule)]), *latent_notes(latent)]
         return host_text.output(trajectory, as_latent(x_T), reconstruction, text="\n".join(lines))
-
-
-def as_latent(samples: Tensor) -> dict[str, Tensor]:
-    """A LATENT as the host passes it on."""
-    return {"samples": samples.to("cpu", torch.float32)}

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...diffstyler_core.diffusion.trajectory import Trajectory
 from ...diffstyler_core.injection.capture import Capture
 from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
@@ -17,7 +18,7 @@ from ..host.checks.conditioning import Conditioning
 from ..host.checks.latents import latent_notes
 from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.injection import Base, prepare, require_run
-from ..host.sampling.stylize import choose_start, sample_injected
+from ..host.sampling.stylize import choose_start, sample_injected, start_notes
 from ..host.types import ModelPatcher
 from ..inputs.injection import injected, region_inputs, run_inputs
 from ..inputs.preset import Chosen
@@ -77,7 +78,7 @@ class InjectedLoRASampler(io.ComfyNode):
     def execute(
         cls,
         model: ModelPatcher,
-        features: Capture,
+        features: Capture | Trajectory,
         positive: Conditioning,
         negative: Conditioning,
         cfg: float,
@@ -95,7 +96,9 @@ class InjectedLoRASampler(io.ComfyNode):
         base = Base(model, features, *injected(preset, injection))
         require_run(base, positive, negative, cfg)
         prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
-        start, trajectory = choose_start(model, features.trajectory, start_latent), features.trajectory
-        samples = sample_injected(model, trajectory, prepared.composition, positive, negative, cfg, start)
-        words = (*prepared.words, *latent_notes(start_latent or {}))
+        branches = prepared.composition.branches
+        start = choose_start(model, base.trajectory, start_latent, branches)
+        samples = sample_injected(model, base.trajectory, prepared.composition, positive, negative, cfg, start)
+        left = () if start_latent is None else start_notes(branches, "start_latent is wired: it is taken as it is")
+        words = (*prepared.words, *latent_notes(start_latent or {}), *left)
         return host_text.output({"samples": samples.to("cpu")}, text="\n".join(words))

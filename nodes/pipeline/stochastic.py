@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...diffstyler_core.diffusion.stochastic import last_part
+from ...diffstyler_core.diffusion.stochastic_inversion import last_part
 from .. import sockets
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning, require_conditioning

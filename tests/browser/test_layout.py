@@ -16,7 +16,9 @@ ZOOM = 0.6  # of the view that a template opens with; below 0.571 the classic ca
 
 PICTURES = ("DiffStyler_PreviewStyles", "DiffStyler_SpatialRamp", "DiffStyler_LoraSwitch", "SaveImage", "PreviewImage",
             "ImageCropV2")  # fmt: skip
-PREVIEWS = ("DiffStyler_TrainStyleLoRA", "DiffStyler_DDIMInvert", "DiffStyler_Capture", "DiffStyler_InjectedSampler")
+PREVIEWS = ("DiffStyler_TrainStyleLoRA", "DiffStyler_DDIMInvert", "DiffStyler_Capture", "DiffStyler_InjectedSampler",
+            "DiffStyler_CycleDiffusionInvert", "DiffStyler_StochasticInversion", "DiffStyler_TrainStyleEmbedding",
+            "KSampler", "SamplerCustom")  # fmt: skip
 
 OPEN = """async ([workflow, name]) => {
     await app.loadGraphData(workflow, true, true, name, {openSource: 'template'});

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from diffstyler_core.injection.attention import Mixture, attend_mixed, fit_rows, mix, mix_rows
+from diffstyler_core.injection.attention import QKV, Mixture, attend_mixed, fit_rows, mix, mix_rows
 from diffstyler_core.injection.sites import Site
 
 HEADS = 4
@@ -21,7 +21,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def inject_attention(q, k, v, q_content, k_content, kappa, blend, attend):
     """The blend of eq. 5, applied."""
-    return attend_mixed(mix(q, k, q_content, k_content, kappa, blend), q, k, v, attend)
+    return attend_mixed(mix(QKV(q, k, v), q_content, k_content, kappa, blend), attend)
 
 
 def softmax_map(q: Tensor, k: Tensor) -> Tensor:
@@ -130,11 +130,25 @@ def test_fit_rows_refuses_other_sizes(kind, content, own):
 
 def test_mixtures_of_rows_keep_each_rows_share(seed):
     q, k, v, q_c, k_c = drawn(seed, 16, 16)
-    parts = [Mixture(q[:1], k[:1]), Mixture(q_c, k_c, 0.3)]
-    together = attend_mixed(mix_rows(parts), q, k, v, attend)
+    own = QKV(q, k, v)
+    one, other = (QKV(*(x[rows] for x in own)) for rows in (slice(1), slice(1, None)))
+    parts = [Mixture(one), Mixture(QKV(q_c, k_c, other.v), 0.3, other)]
+    (mixture,) = mix_rows(parts)
+    together = attend_mixed(mixture, attend)
     assert torch.equal(together[:1], attend(q, k, v)[:1])
     expected = 0.7 * attend(q_c, k_c, v[1:]) + 0.3 * attend(q[1:], k[1:], v[1:])
     torch.testing.assert_close(together[1:], expected, rtol=0, atol=1e-6)
-    assert mix_rows([Mixture(q[:1], k[:1]), Mixture(q[1:], k[1:])]).own == 0.0, (
-        "no second attention where none is needed"
-    )
+    (plain,) = mix_rows([Mixture(one), Mixture(other)])
+    assert plain.second is None, "no second attention where none is needed"
+    assert all(torch.equal(a, b) for a, b in zip(plain.first, own, strict=True))
+
+
+def test_rows_of_other_numbers_of_keys_are_attended_apart(seed):
+    q, k, v, *_ = drawn(seed, 16, 16, rows=3)
+    longer = QKV(q[1:2], k[:2].reshape(1, 32, -1), v[:2].reshape(1, 32, -1))
+    parts = [Mixture(QKV(q[:1], k[:1], v[:1])), Mixture(longer), Mixture(QKV(q[2:], k[2:], v[2:]))]
+    assert [len(m.first.q) for m in mix_rows(parts)] == [1, 1, 1]
+    assert [m.first.k.shape[1] for m in mix_rows([*parts[1:2], *parts[1:2], parts[0]])] == [32, 16]
+    together = torch.cat([attend_mixed(m, attend) for m in mix_rows(parts)])
+    assert torch.equal(together[1:2], attend(*longer))
+    assert torch.equal(together[::2], attend(q, k, v)[::2])

@@ -90,3 +90,17 @@ def test_what_does_not_fit_is_refused_before_the_second_step(tmp_path, request_,
 def test_one_step_is_all_there_is():
     run = Capturing(REQUESTS[3])
     assert len(MemoryStore(fitting(run, sites_of(run.request), "memory", lambda wanted: 0))) == 1
+
+
+def test_values_are_counted_and_split():
+    request = CaptureRequest((FEATURE,), (ATTENTION, CROSS), 2, 3, values=True)
+
+    def made(site):
+        return (*taken(site), torch.ones(1, 8, 5, dtype=torch.float16)) if site is ATTENTION else taken(site)
+
+    steps = [tuple(t for site in sites for t in made(site)) for sites in sites_of(request)]
+    assert bytes_to_come(steps[0], sites_of(request), True) == sum(bytes_of(step) for step in steps[1:])
+    assert [len(own) for own in split(steps[0], sites_of(request)[0], True).values()] == [1, 3, 2]
+    with pytest.raises(ValueError, match="the capture's other 2 steps need"):
+        list(fitting(steps, sites_of(request), "memory", lambda wanted: wanted - 1, True))
+    assert list(fitting(steps, sites_of(request), "memory", float, True)) == steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffstyler_core.injection.attention import Mixture, attend_mixed
+from diffstyler_core.injection.attention import QKV, Mixture, attend_mixed
 from diffstyler_core.injection.plan import InjectionPlan
 from diffstyler_core.injection.sites import Site
 from diffstyler_core.injection.taps import ByChunk, Injector, Recorder
@@ -22,13 +22,23 @@ def plan(**changes) -> InjectionPlan:
     return InjectionPlan(50, 30, 25, **settings)
 
 
+def test_a_recorder_takes_values_of_self_attention_where_asked(seed):
+    generator = torch.Generator().manual_seed(seed)
+    own = QKV(*(torch.randn(1, 4, 5, generator=generator) for _ in range(3)))
+    recorder = Recorder(frozenset({ATTENTION, CROSS}), values=True)
+    for site in (ATTENTION, CROSS):
+        assert recorder.attention(site, own) == Mixture(own)
+    assert [len(recorder.taken[site]) for site in (ATTENTION, CROSS)] == [3, 2]
+    assert all(torch.equal(a, b) and a is not b for a, b in zip(recorder.taken[ATTENTION], own, strict=True))
+
+
 def test_a_recorder_changes_nothing_and_keeps_copies(seed):
     generator = torch.Generator().manual_seed(seed)
     hidden, q, k, v = (torch.randn(1, 4, 5, generator=generator) for _ in range(4))
     before = [x.clone() for x in (hidden, q, k, v)]
     recorder = Recorder(frozenset({FEATURE, ATTENTION}))
     assert recorder.feature(FEATURE, hidden) is hidden
-    assert torch.equal(attend_mixed(recorder.attention(ATTENTION, q, k), q, k, v, attend), attend(q, k, v))
+    assert torch.equal(attend_mixed(recorder.attention(ATTENTION, QKV(q, k, v)), attend), attend(q, k, v))
     hidden.zero_()
     q.zero_()
     assert torch.equal(recorder.taken[FEATURE][0], before[0])
@@ -42,7 +52,7 @@ def test_an_injector_overrides_and_blends_by_the_plan(seed, step, t, kappa):
     q_c, k_c = (torch.randn(1, 4, 5, generator=generator) for _ in range(2))
     feature = torch.randn(1, 3, 2, 2, generator=generator)
     injector = Injector(plan(), step, t, {FEATURE: (feature,), ATTENTION: (q_c, k_c)})
-    out = attend_mixed(injector.attention(ATTENTION, q, k), q, k, v, attend)
+    out = attend_mixed(injector.attention(ATTENTION, QKV(q, k, v)), attend)
     content = attend(q_c.expand(2, -1, -1), k_c.expand(2, -1, -1), v)
     assert torch.allclose(out, (1 - kappa) * content + kappa * attend(q, k, v), atol=1e-6)
     assert (FEATURE in injector.sites) == (step < 30)
@@ -73,7 +83,7 @@ def test_a_feature_of_another_size_is_refused(shape):
 def test_an_attention_of_another_size_is_refused():
     injector = Injector(plan(feature_sites=()), 0, 981, {ATTENTION: (torch.zeros(1, 4, 5),) * 2})
     with pytest.raises(ValueError, match=r"self-attention of layer 4: .*4 tokens"):
-        injector.attention(ATTENTION, *(torch.zeros(2, 9, 5),) * 2)
+        injector.attention(ATTENTION, QKV(*(torch.zeros(2, 9, 5),) * 3))
 
 
 def chunked(seed: int, blend: str = "map"):
@@ -92,11 +102,12 @@ def chunked(seed: int, blend: str = "map"):
 def test_every_chunk_goes_through_its_own_tap(seed, blend):
     """Three chunks of two rows: one's full override, one's blend, and one that nothing is injected into."""
     (first, second), q, k, v = chunked(seed, blend)
-    together = attend_mixed(ByChunk([first, None, second]).attention(ATTENTION, q, k), q, k, v, attend)
+    (mixture,) = ByChunk([first, None, second]).attention(ATTENTION, QKV(q, k, v))
+    together = attend_mixed(mixture, attend)
     apart = [
-        attend_mixed(first.attention(ATTENTION, q[:2], k[:2]), q[:2], k[:2], v[:2], attend),
+        attend_mixed(first.attention(ATTENTION, QKV(q[:2], k[:2], v[:2])), attend),
         attend(q[2:4], k[2:4], v[2:4]),
-        attend_mixed(second.attention(ATTENTION, q[4:], k[4:]), q[4:], k[4:], v[4:], attend),
+        attend_mixed(second.attention(ATTENTION, QKV(q[4:], k[4:], v[4:])), attend),
     ]
     torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-6)
     assert (together[:2] - attend(q[:2], k[:2], v[:2])).abs().max() > 1e-3
@@ -104,7 +115,7 @@ def test_every_chunk_goes_through_its_own_tap(seed, blend):
 
 
 def test_neighbours_with_one_tap_are_given_to_it_together(seed):
-    (first, second), q, k, _ = chunked(seed)
+    (first, second), *own = chunked(seed)
     seen = []
 
     class Watched:
@@ -113,13 +124,13 @@ def test_neighbours_with_one_tap_are_given_to_it_together(seed):
         def feature(self, site, hidden):
             return hidden
 
-        def attention(self, site, q, k) -> Mixture:
-            seen.append(len(q))
-            return first.attention(site, q, k)
+        def attention(self, site, own) -> Mixture:
+            seen.append(len(own.q))
+            return first.attention(site, own)
 
     watched = Watched()
-    ByChunk([watched, watched, second]).attention(ATTENTION, q, k)
-    ByChunk([watched, watched, watched]).attention(ATTENTION, q, k)
+    ByChunk([watched, watched, second]).attention(ATTENTION, QKV(*own))
+    ByChunk([watched, watched, watched]).attention(ATTENTION, QKV(*own))
     assert seen == [4, 6]
 
 

@@ -135,3 +135,25 @@ def test_what_comes_over_a_wire_is_not_looked_at(pack, asked):
         pack.evaluate.evaluate_set.EvaluateSet,
     ):
         assert node.validate_inputs() is True
+
+
+CUSTOM = {"preset.feature_end_percent": 0.6, "preset.attention_end_percent": 0.5, "preset.attention_mode": "fixed"}
+STYLE_ID = {"method.query_blend": 0.75, "method.temperature": 1.5, "method.adain_start": True}
+
+
+@pytest.mark.parametrize("values", [{"preset": "paper 2024"}, {"preset": "custom", "preset.blend": "qk", **CUSTOM}])
+def test_injection_settings_can_be_queued(pack, asked, values):
+    node = pack.pipeline.injection_settings.InjectionSettingsNode
+    assert asked(node, **values) == {}
+    found = asked(node, **values, feature_layers="4;5")
+    assert "feature_layers must be written like" in " ".join(found.values())
+
+
+@pytest.mark.parametrize(
+    "values", [{"method": "StyleID", **STYLE_ID}, {"method": "shared attention", "method.mode": "swap"}]
+)
+def test_a_training_free_style_can_be_queued(pack, asked, values):
+    node = pack.pipeline.style_from_features.StyleFromFeatures
+    assert asked(node, **values) == {}
+    assert "layers must be written like" in " ".join(asked(node, **values, layers="x").values())
+    assert "method.temperature" in asked(node, **{**values, "method.temperature": 99.0}) or "shared" in values["method"]

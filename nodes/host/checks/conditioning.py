@@ -34,11 +34,13 @@ def _count(conditioning: Any) -> str:
     return f"{len(conditioning)} combined ones" if isinstance(conditioning, (list, tuple)) else f"{conditioning!r:.40}"
 
 
-def require_conditioning(conditioning: Any, model: ModelPatcher, name: str, one: bool = False) -> Conditioning:
+def require_conditioning(
+    conditioning: Any, model: ModelPatcher, name: str, one: bool = False, whose: str = "the content's"
+) -> Conditioning:
     """A CONDITIONING whose embeddings fit the model's UNet; [tensor [1, tokens, width], options] each, all finite.
 
     one: exactly one entry, for the whole picture and the whole run, as the content's own prompt must be: where an
-    area, a mask or a timestep range leaves something out, the host predicts zeros.
+    area, a mask or a timestep range leaves something out, the host predicts zeros. whose: prompt it is, in errors.
     Raises ValueError that names the input, and the entry where there are several.
     """
     if one:
@@ -48,7 +50,7 @@ def require_conditioning(conditioning: Any, model: ModelPatcher, name: str, one:
     for number, entry in enumerate(conditioning, 1):
         _require_entry(entry, model, name if len(conditioning) == 1 else f"{name}, prompt {number}")
         if one:
-            _require_whole(entry[1], name)
+            _require_whole(entry[1], name, whose)
     return conditioning  # type: ignore[return-value]
 
 
@@ -99,16 +101,16 @@ def _require_pooled(pooled: Any, model: ModelPatcher, name: str) -> None:
         )
 
 
-def _require_whole(options: dict[str, Any], name: str) -> None:
+def _require_whole(options: dict[str, Any], name: str, whose: str) -> None:
     found = [key for key in PARTIAL if options.get(key) is not None]
     if found:
         raise ValueError(
-            f"{name}: the content's prompt acts on the whole picture, got one with {' and '.join(found)}. "
+            f"{name}: {whose} prompt acts on the whole picture, got one with {' and '.join(found)}. "
             "Wire CLIP Text Encode without Conditioning (Set Area) or (Set Mask)."
         )
     start, end = range_of(options)
     if start > 0.0 or end < 1.0:
         raise ValueError(
-            f"{name}: the content's prompt acts in the whole run, got one for {100 * start:g} % to {100 * end:g} % of "
+            f"{name}: {whose} prompt acts in the whole run, got one for {100 * start:g} % to {100 * end:g} % of "
             "it. Wire CLIP Text Encode without ConditioningSetTimestepRange."
         )

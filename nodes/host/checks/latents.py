@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -54,6 +55,21 @@ def some_latents(latent: dict[str, Any], model: ModelPatcher, name: str, most: i
     return samples
 
 
+def plain_latent(latent: dict[str, Any], name: str) -> Tensor:
+    """The samples [1, C, H, W] of a LATENT of any model. Raises ValueError for anything but one finite picture's."""
+    samples = latent.get("samples") if isinstance(latent, dict) else None
+    if not isinstance(samples, Tensor) or not samples.is_floating_point():
+        kind = f"samples of {samples.dtype}" if isinstance(samples, Tensor) else f"{type(samples).__name__} as samples"
+        raise ValueError(f"{name}: a LATENT of floating point 'samples' is expected, got {kind}. Wire VAE Encode.")
+    if samples.ndim != 4 or samples.shape[0] != 1 or min(samples.shape[-2:]) < 2:
+        raise ValueError(
+            f"{name}: one picture's latent [1, C, H, W] of 2 pixels or more a side is expected, got "
+            f"{list(samples.shape)}. Pick one with 'Latent From Batch'."
+        )
+    require_finite(samples, name)
+    return samples
+
+
 def latent_notes(latent: dict[str, Any]) -> list[str]:
     """A line for each part of a LATENT that the pack does not use, to be shown on the node."""
     lines = []
@@ -62,3 +78,8 @@ def latent_notes(latent: dict[str, Any]) -> list[str]:
     if latent.get("batch_index") is not None:
         lines.append("note: the latent's batch index is not used: no noise is drawn here")
     return lines
+
+
+def as_latent(samples: Tensor) -> dict[str, Tensor]:
+    """A LATENT as the host passes it on."""
+    return {"samples": samples.to("cpu", torch.float32)}

@@ -11,6 +11,8 @@ from torch import Tensor
 from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.capture import Capture
 from ....diffstyler_core.injection.plan import InjectionPlan
+from ....diffstyler_core.injection.reference import ReferencePlan
+from ....diffstyler_core.injection.sites import Site
 from ....diffstyler_core.styles.kept import KeptContent
 from ..checks.conditioning import Conditioning
 from ..identity import fingerprint
@@ -23,22 +25,17 @@ class Content:
 
     lora: what acts in the content's own run, where that is recomputed. ``name`` is what errors call the capture.
 
-    Raises ValueError for a capture of another kind of model, of other levels or another size, and for one to be
-    recomputed that was asked for on a MODEL of other weights than this.
+    Raises ValueError for a capture of another kind of model or of other levels, and for one to be recomputed that was
+    asked for on a MODEL of other weights than this.
     """
 
     def __init__(self, model: ModelPatcher, capture: Capture, run: Trajectory, name: str) -> None:
-        own, content = capture.trajectory, run.content
+        own = capture.trajectory
         require_family(model, own.family, name)
         if own.schedule.timesteps != run.schedule.timesteps:
             raise ValueError(
-                f"{name}: captured over {own.schedule.steps} steps, and the sampler's features over "
-                f"{run.schedule.steps}. Invert both contents with the same number of steps."
-            )
-        if own.content.shape != content.shape:
-            raise ValueError(
-                f"{name}: captured from a content latent of {list(own.content.shape)}, and the sampler's "
-                f"features from {list(content.shape)}. Use contents of one size."
+                f"{name}: captured over {_walk(own)}, and the sampler's features over {_walk(run)}. "
+                "Invert both pictures with the same number of steps, and skip the same."
             )
         self.capture = capture
         source = capture.source
@@ -52,11 +49,24 @@ class Content:
         self.lora.release()
 
 
+def _walk(trajectory: Trajectory) -> str:
+    """The levels of a trajectory in words: '50 steps', '90 steps from t = 891'."""
+    schedule = trajectory.schedule
+    return f"{schedule.steps} steps" + (f" from t = {schedule.timesteps[0]}" if schedule.skipped else "")
+
+
 class Injected(NamedTuple):
     """What is injected into a branch's rows, and when."""
 
     content: Content
     plan: InjectionPlan
+
+
+class Referenced(NamedTuple):
+    """Whose attention a branch's rows look at as well, and when."""
+
+    style: Content
+    plan: ReferencePlan
 
 
 @dataclass(frozen=True)
@@ -65,19 +75,36 @@ class Branch:
 
     share: [h, w], its part of the fused prediction; the branches' shares sum to one wherever the result counts.
     lora: of each step. positive: its own prompt; None: the sampler's. injected: None injects nothing, as eq. 8's base
-    term has it.
+    term has it. reference: the style's own picture, whose queries' partner is the content of ``injected``.
     """
 
     share: Tensor
     lora: LoraRun
     positive: Conditioning | None = None
     injected: Injected | None = None
+    reference: Referenced | None = None
+
+    def asks(self, content: Content, step: int, t: int) -> frozenset[Site]:
+        """The sites that this branch takes something of, of a content or style's picture at a step."""
+        sites: frozenset[Site] = frozenset()
+        looked_at = frozenset() if self.reference is None else self.reference.plan.sites_at(step)
+        if self.injected is not None and self.injected.content is content:
+            queries = self.reference is not None and self.reference.plan.method.takes_queries
+            sites |= self.injected.plan.sites_at(step, t) | (looked_at if queries else frozenset())
+        if self.reference is not None and self.reference.style is content:
+            sites |= looked_at
+        return sites
+
+    def contents(self) -> tuple[Content, ...]:
+        """The content and the style's picture, where there are any."""
+        injected = () if self.injected is None else (self.injected.content,)
+        return injected if self.reference is None else (*injected, self.reference.style)
 
     def release(self) -> None:
         """Forgets what the run put on the computing device."""
         self.lora.release()
-        if self.injected is not None:
-            self.injected.content.release()
+        for content in self.contents():
+            content.release()
 
 
 class Composition(NamedTuple):
@@ -88,6 +115,16 @@ class Composition(NamedTuple):
 
     branches: tuple[Branch, ...]
     kept: KeptContent | None
+
+
+def require_same_size(content: Content, run: Trajectory, name: str) -> None:
+    """Raises ValueError when a content is of another size than the run: its features and queries would not fit."""
+    own, latent = content.capture.trajectory.content, run.content
+    if own.shape != latent.shape:
+        raise ValueError(
+            f"{name}: captured from a content latent of {list(own.shape)}, and the sampler's "
+            f"features from {list(latent.shape)}. Use contents of one size."
+        )
 
 
 def require_same_weights(model: ModelPatcher, captured: object, name: str) -> None:

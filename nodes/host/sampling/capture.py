@@ -41,6 +41,7 @@ def request_for(
     cross_attention: str,
     feature_steps: int,
     attention_steps: int,
+    values: bool = False,
 ) -> CaptureRequest:
     """The request that the layer lists and numbers of steps stand for, checked against this UNet."""
     layout = layout_of(model)
@@ -50,6 +51,7 @@ def request_for(
         + layout.sites("cross-attention", parse_layers(cross_attention, "cross_attention_layers")),
         feature_steps,
         attention_steps,
+        values,
     )
 
 
@@ -80,7 +82,7 @@ class CaptureRun:
         steps = self._request.steps()
         for step in range(steps):
             sites = self._request.sites_at(step)
-            recorder = Recorder(frozenset(sites), self._keeper)
+            recorder = Recorder(frozenset(sites), self._keeper, self._request.values)
             self._guider.acting = Acting(self._lora.at(step), recorder)
             x0 = denoise_content(denoise, self._trajectory, step, x)
             require_finite(step, recorder.taken)
@@ -113,10 +115,10 @@ def keep_in(storage: Storage, request: CaptureRequest) -> Keep:
     """Where captured steps go, if they fit. Files go below the host's temp directory."""
     sites = [request.sites_at(step) for step in range(request.steps())]
     if storage == "memory":
-        return lambda steps: MemoryStore(fitting(steps, sites, "memory", room_in_memory))
+        return lambda steps: MemoryStore(fitting(steps, sites, "memory", room_in_memory, request.values))
     folder = Path(folder_paths.get_temp_directory()) / "diffstyler" / uuid.uuid4().hex
     room = partial(room_on_disk, folder)
-    return lambda steps: DiskStore(folder, fitting(steps, sites, "disk", room))
+    return lambda steps: DiskStore(folder, fitting(steps, sites, "disk", room, request.values))
 
 
 def room_on_disk(folder: Path, _wanted: int) -> float:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from comfy.ldm.modules.attention import optimized_attention
+import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, copy_nested_dicts
+from comfy.patcher_extension import WrappersMP, copy_nested_dicts
 from torch import Tensor
 
-from ....diffstyler_core.injection.attention import attend_mixed
+from ....diffstyler_core.injection.attention import QKV, Mixture, attend_mixed
 from ....diffstyler_core.injection.sites import Kind, Site
 from ....diffstyler_core.injection.taps import ByChunk, Tap
+from ..cross_attention.layers import Replacement, replacement_at
 from ..lora.adapters import ForwardLora, loras_applied
 
 KEY = "diffstyler"
@@ -43,12 +44,17 @@ def acting_options(model_options: Options, acting: Acting) -> Options:
 
 
 def acting_in(transformer_options: Options, chunks: Sequence[Acting]) -> Options:
-    """Transformer options of a batch of as many equal chunks, each with what acts in it. A copy, as above."""
+    """Transformer options of a batch of as many equal chunks, each with what acts in it. A copy, as above.
+
+    The wrapper comes before those on the MODEL: what they do to an attention (Blend Conditionings by Mask) lies around
+    the tap, which is given each prompt's own q and k.
+    """
     if not any(chunks):
         return transformer_options
-    options = {**transformer_options, "wrappers": copy_nested_dicts(transformer_options.get("wrappers", {}))}
-    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _wrapper(chunks), options)
-    return options
+    wrappers = copy_nested_dicts(transformer_options.get("wrappers", {}))
+    others = wrappers.get(WrappersMP.APPLY_MODEL, {})
+    wrappers[WrappersMP.APPLY_MODEL] = {KEY: [_wrapper(chunks), *others.pop(KEY, ())], **others}
+    return {**transformer_options, "wrappers": wrappers}
 
 
 def _wrapper(chunks: Sequence[Acting]) -> Callable[..., Tensor]:
@@ -73,7 +79,7 @@ def _wrapper(chunks: Sequence[Acting]) -> Callable[..., Tensor]:
 
 
 @contextmanager
-def _features_tapped(unet: UNetModel, tap: Tap) -> Iterator[None]:
+def _features_tapped(unet: UNetModel, tap: ByChunk) -> Iterator[None]:
     """Hooks on the ResBlocks' ``out_layers``: the hidden state before the skip connection is added."""
     handles = []
     try:
@@ -87,11 +93,11 @@ def _features_tapped(unet: UNetModel, tap: Tap) -> Iterator[None]:
             handle.remove()
 
 
-def _feature_hook(tap: Tap, site: Site) -> Callable[..., Tensor]:
+def _feature_hook(tap: ByChunk, site: Site) -> Callable[..., Tensor]:
     return lambda module, args, output: tap.feature(site, output)
 
 
-def _attention_tapped(transformer_options: Options, tap: Tap) -> Options:
+def _attention_tapped(transformer_options: Options, tap: ByChunk) -> Options:
     """A copy of the options whose attention replacements lead through the tap to whatever stood there before."""
     sites = [s for s in tap.sites if s.kind != "feature"]
     if not sites:
@@ -102,27 +108,36 @@ def _attention_tapped(transformer_options: Options, tap: Tap) -> Options:
         patches = options["patches_replace"][PATCH_NAMES[site.kind]] = dict(patches)
         block = ("output", site.layer)
         deep = (*block, site.depth)
-        patches[deep] = _AttentionPatch(tap, site, patches.get(deep, patches.get(block)))
+        patches[deep] = _AttentionPatch(tap, site, replacement_at(patches, block, site.depth))
     return options
 
 
 class _AttentionPatch(NamedTuple):
-    """An attention replacement as the host calls it: the tap's q and k go to whatever stood there before.
+    """An attention replacement as the host calls it: the tap's q, k and v go to whatever stood there before.
 
-    previous: another pack's replacement of this block, None for none.
+    previous: another pack's replacement of this block, or the host's attention.
     """
 
-    tap: Tap
+    tap: ByChunk
     site: Site
-    previous: Callable[..., Tensor] | None
+    previous: Replacement
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: Options) -> Tensor:
-        attend = self.previous or _attend
-        mixture = self.tap.attention(self.site, q, k)
-        return attend_mixed(mixture, q, k, v, lambda q, k, v: attend(q, k, v, extra_options))
+        mixtures = self.tap.attention(self.site, QKV(q, k, v))
+        if len(mixtures) == 1:
+            return self._attended(mixtures[0], extra_options)
+        out, row = [], 0
+        for mixture in mixtures:
+            rows = slice(row, row := row + len(mixture.first.q))
+            out.append(self._attended(mixture, _of_rows(extra_options, rows, len(q))))
+        return torch.cat(out)
+
+    def _attended(self, mixture: Mixture, extra_options: Options) -> Tensor:
+        return attend_mixed(mixture, lambda q, k, v: self.previous(q, k, v, extra_options))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, extra_options: Options) -> Tensor:
-    """The host's own attention, where no other pack has replaced it."""
-    heads, precision = extra_options["n_heads"], extra_options["attn_precision"]
-    return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
+def _of_rows(extra_options: Options, rows: slice, count: int) -> Options:
+    """The options of an attention over some rows of a batch of ``count``: those of its chunks alone."""
+    chunks = extra_options.get("cond_or_uncond", [])
+    size = count // max(len(chunks), 1)
+    return {**extra_options, "cond_or_uncond": chunks[rows.start // size : rows.stop // size]}

@@ -14,13 +14,15 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....diffstyler_core.diffusion.trajectory import Trajectory
+from ....diffstyler_core.injection.reference import ReferenceTap
 from ....diffstyler_core.injection.sites import Site
-from ....diffstyler_core.injection.taps import Injector, Recorder, SiteTensors
+from ....diffstyler_core.injection.taps import Injector, Recorder, SiteTensors, Tap
 from ....diffstyler_core.styles.regions import localize, put_back
 from ..checks.conditioning import Conditioning
-from .branches import Composition, Content, Injected
+from .branches import Branch, Composition, Content, Injected, Referenced
 from .forward import Acting, Options, acting_options
 from .fusion import BranchStep, Processed, Prompts, fusing_options
+from .levels import require_levels
 from .runs import sigmas_of
 
 Held = Mapping[Site, SiteTensors]
@@ -34,13 +36,14 @@ class _Run:
     """What a guider knows only while it samples.
 
     prompts: by number of the branch, its own prompts. contents: of each recomputed content, its prompt and the options
-    of its MODEL. held: what the contents hold at ``step``.
+    of its MODEL. held: what the contents hold at ``step``. x0: what the model last said of the picture.
     """
 
     prompts: dict[int, Prompts] = field(default_factory=dict)
     contents: dict[Content, tuple[Processed, Options]] = field(default_factory=dict)
     step: int = -1
     held: dict[Content, Held] = field(default_factory=dict)
+    x0: Tensor | None = None
 
 
 class InjectedGuider(comfy.samplers.CFGGuider):
@@ -50,13 +53,19 @@ class InjectedGuider(comfy.samplers.CFGGuider):
     first-order sampler takes the steps of eq. 7, and at the end the content is put back exactly, at whatever noise
     levels the sampler visited. A run that ends at the last of the trajectory's levels, abar_0, comes back in the
     latent's scale.
+
+    A trajectory with noises (CycleDiffusion): ``adds_noises`` says that this guider's answers take a first-order
+    sampler to where stochastic DDIM goes; else the sampler adds them itself, as the core's own loop does.
     """
 
-    def __init__(self, model: ModelPatcher, trajectory: Trajectory, composition: Composition) -> None:
+    def __init__(
+        self, model: ModelPatcher, trajectory: Trajectory, composition: Composition, adds_noises: bool = True
+    ) -> None:
         super().__init__(model)
+        self._adds_noises = adds_noises and trajectory.noises is not None
         self._trajectory = trajectory
         self._branches, self._kept = composition
-        contents = dict.fromkeys(b.injected.content for b in self._branches if b.injected is not None)
+        contents = dict.fromkeys(content for branch in self._branches for content in branch.contents())
         self._recomputed = tuple(content for content in contents if content.capture.store is None)
         self._run = _Run()
 
@@ -68,7 +77,15 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         self.inner_set_conds({**own, **contents})
 
     def sample(
-        self, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kw: Any
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Any,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None = None,
+        callback: Any = None,
+        *args: Any,
+        **kw: Any,
     ) -> Tensor:
         """One run of the host's. Nothing of an earlier one is known to it, and it leaves nothing on the device."""
         if latent_image.shape != self._trajectory.noise.shape:
@@ -77,13 +94,26 @@ class InjectedGuider(comfy.samplers.CFGGuider):
                 f"{list(self._trajectory.noise.shape)}. "
                 "Wire the x_T of DDIM Invert into the sampler, or a latent of the content's size."
             )
+        if self._adds_noises:
+            require_levels(sampler, sigmas, self._trajectory.schedule)
+        shown = self._shown_by(callback) if self._adds_noises else callback
         try:
-            samples = super().sample(noise, latent_image, sampler, sigmas, *args, **kw)
+            samples = super().sample(noise, latent_image, sampler, sigmas, denoise_mask, shown, *args, **kw)
         finally:
             self._run = _Run()
             for branch in self._branches:
                 branch.release()
         return samples if sigmas.shape[-1] == 0 else self._finished(samples, float(sigmas[-1]))
+
+    def _shown_by(self, callback: Any) -> Any:
+        """The sampler's progress with the model's own x0 as the preview: the answers carry the next step's noise."""
+        if callback is None:
+            return None
+
+        def shown(step: int, x0: Tensor, x: Tensor, steps: int) -> None:
+            callback(step, x0 if self._run.x0 is None else self._run.x0, x, steps)
+
+        return shown
 
     def inner_sample(
         self,
@@ -103,17 +133,18 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         apart = {name: self.conds.pop(name) for name in tuple(self.conds) if name not in ASKED}
         start = self.inner_model.process_latent_in(latent_image) if latent_image.any() else latent_image
 
-        def processed(**conds: Processed) -> Prompts:
+        def processed(like: Tensor = noise, **conds: Processed) -> Prompts:
             copies = {name: [dict(entry) for entry in entries] for name, entries in conds.items()}
             return comfy.samplers.process_conds(
-                self.inner_model, noise, copies, device, start, denoise_mask, seed, latent_shapes
+                self.inner_model, like, copies, device, start, denoise_mask, seed, latent_shapes
             )
 
         for i in range(len(self._branches)):
             if _style(i) in apart:
                 self._run.prompts[i] = processed(positive=apart[_style(i)], negative=self.conds["negative"])
         for i, content in enumerate(self._recomputed):
-            prompt = processed(positive=apart[_content(i)])["positive"]
+            own = torch.zeros_like(content.capture.trajectory.noise)  # a style's picture may have another size
+            prompt = processed(own, positive=apart[_content(i)])["positive"]
             self._run.contents[content] = prompt, options_of(content.capture.source.model, device, sigmas)
         try:
             return super().inner_sample(
@@ -127,12 +158,18 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         kept, sigma = self._kept, float(timestep[0])
         if not self._branches:
             return self._trajectory.content.to(x)
-        if kept is None:
-            return self._predicted(x, timestep, model_options, seed)
-        shown = kept.shown(x, sigma)
+        shown = x if kept is None else kept.shown(x, sigma)
         x0 = self._predicted(shown, timestep, model_options, seed)
+        jump = self._trajectory.jump(self._trajectory.schedule.step_at(sigma))
+        if kept is None and not self._adds_noises:
+            return x0
         after = _next_level(model_options["transformer_options"]["sample_sigmas"], sigma)
-        return kept.answer(x, shown, x0, sigma, after)
+        if jump is not None and self._adds_noises:
+            self._run.x0 = x0 if kept is None else kept.blended(x0)
+            x0 = jump.seen_by_euler(shown, x0, sigma, after)
+        elif jump is not None:
+            after = jump.drift
+        return x0 if kept is None else kept.answer(x, shown, x0, sigma, after)
 
     def _predicted(self, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None) -> Tensor:
         """The guided x0 of one step. All injection and fusion of the pack happens through the options made here."""
@@ -151,16 +188,27 @@ class InjectedGuider(comfy.samplers.CFGGuider):
     def _at(self, step: int, x: Tensor) -> list[BranchStep]:
         """Every branch at this step. Branches with the same content and plan share one tap."""
         t = self._trajectory.schedule.timesteps[step]
-        taps: dict[Injected, Injector] = {}
+        taps: dict[tuple[Injected | None, Referenced | None], Tap | None] = {}
         out = []
         for i, branch in enumerate(self._branches):
-            injected = branch.injected
-            if injected is not None and injected not in taps and injected.plan.sites_at(step, t):
-                taps[injected] = Injector(injected.plan, step, t, self._held(injected.content, step, x))
-            acting = Acting(branch.lora.at(step), None if injected is None else taps.get(injected))
+            acts = branch.injected, branch.reference
+            if acts not in taps:
+                taps[acts] = self._tap(branch, step, t, x)
             prompts = self._run.prompts.get(i) or self.conds
-            out.append(BranchStep(branch.share, prompts, acting))
+            out.append(BranchStep(branch.share, prompts, Acting(branch.lora.at(step), taps[acts])))
         return out
+
+    def _tap(self, branch: Branch, step: int, t: int, x: Tensor) -> Tap | None:
+        """What a branch's content injects at this step, and its style's own picture on top of that."""
+        held = {content: self._held(content, step, x) for content in branch.contents() if branch.asks(content, step, t)}
+        injected, reference = branch.injected, branch.reference
+        tap = None
+        if injected is not None and injected.plan.sites_at(step, t):
+            tap = Injector(injected.plan, step, t, held[injected.content])
+        if reference is None or not reference.plan.sites_at(step):
+            return tap
+        queries = {} if injected is None else held.get(injected.content, {})
+        return ReferenceTap(reference.plan, step, held[reference.style], queries, tap)
 
     def _held(self, content: Content, step: int, x: Tensor) -> Held:
         """What the content's own run holds at this step: as stored, or recomputed once as one more UNet row."""
@@ -175,8 +223,8 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         """One evaluation of the content at (z_t, t), under the patches of the MODEL that Capture was given."""
         trajectory = content.capture.trajectory
         t = trajectory.schedule.timesteps[step]
-        plans = [b.injected.plan for b in self._branches if b.injected is not None and b.injected.content is content]
-        recorder = Recorder(frozenset().union(*(plan.sites_at(step, t) for plan in plans)))
+        sites = frozenset().union(*(branch.asks(content, step, t) for branch in self._branches))
+        recorder = Recorder(sites, values=content.capture.request.values)
         sigma = trajectory.schedule.sigma(t)
         prompt, options = self._run.contents[content]
         comfy.samplers.calc_cond_batch(

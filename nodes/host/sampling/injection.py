@@ -8,9 +8,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.capture import Capture
 from ....diffstyler_core.injection.plan import InjectionPlan
-from ....diffstyler_core.injection.settings import InjectionSettings
+from ....diffstyler_core.injection.reference import Reference
+from ....diffstyler_core.injection.settings import NOTHING, InjectionSettings
 from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ....diffstyler_core.styles.kept import KeptContent
 from ....diffstyler_core.styles.regions import OUTSIDES, Outside
@@ -21,10 +23,13 @@ from ..checks.timesteps import require_covered
 from ..lora.files import NO_LORA
 from ..lora.run import STRONGEST, LoraRun, wired_or_file
 from ..model import require_compatible, require_family
-from .branches import Branch, Composition, Content, Injected
+from .branches import Branch, Composition, Content, Injected, Referenced, require_same_size
 
 FARTHEST = 512
 """Pixels by which masks grow, shrink or soften at most."""
+
+
+NOTHING_INJECTED = "nothing injected: features is a trajectory without a capture, so that preset has no effect"
 
 
 class Prepared(NamedTuple):
@@ -37,29 +42,56 @@ class Prepared(NamedTuple):
 class Base(NamedTuple):
     """What every branch of a run starts from: its MODEL, the sampler's features, and what is injected by default.
 
-    said: where the settings come from, in words.
+    features: a capture, or a trajectory alone, of which nothing is injected. said: where the settings come from, in
+    words. wired: whether that is the input injection.
     """
 
     model: ModelPatcher
-    features: Capture
+    features: Capture | Trajectory
     settings: InjectionSettings
     said: str
+    wired: bool = False
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The content's path that the run goes along."""
+        return self.features if isinstance(self.features, Trajectory) else self.features.trajectory
+
+    @property
+    def capture(self) -> Capture | None:
+        """What is injected where a style has no features of its own; None: nothing."""
+        return None if isinstance(self.features, Trajectory) else self.features
 
     @property
     def steps(self) -> int:
         """S of the run."""
-        return self.features.trajectory.schedule.steps
+        return self.trajectory.schedule.steps
 
     def lora(self, lora: Lora | LoraSchedule | None, strength: float, name: str) -> LoraRun:
         """A LoRA, schedule or file's LoRA, made ready for this run."""
         return LoraRun(self.model, lora, strength, name, self.steps)
 
-    def describe(self) -> str:
-        """What is injected by default."""
+    def describe(self, injecting: bool = True) -> tuple[str, ...]:
+        """What is injected by default, if anything is, and the noise that is added."""
+        words = self._settings() if injecting else NOTHING_INJECTED
+        noises = self.trajectory.noises
+        return (words,) if noises is None else (words, f"each step adds the content's own noise, {noises}")
+
+    def _settings(self) -> str:
         feature, attention = self.settings.ends(self.steps)
-        threshold = InjectionPlan(self.steps, feature, attention).threshold
+        threshold = InjectionPlan(
+            self.steps, feature, attention, train_timesteps=self.trajectory.schedule.span
+        ).threshold
         steps = f"{feature} and {attention} of {self.steps} steps, T_a = {threshold:.0f}"
         return f"{self.said}: {self.settings}; {steps}"
+
+    def require_injectable(self, styles: Styles) -> None:
+        """Raises ValueError for a wired injection that has no features anywhere to take from."""
+        if self.wired and self.capture is None and all(style.features is None for style in styles):
+            raise ValueError(
+                "injection: it was wired, but features is a TRAJECTORY, of which nothing is injected. Wire Capture "
+                "Features/Attention into features, or unplug injection."
+            )
 
 
 def require_run(base: Base, positive: Conditioning, negative: Conditioning, cfg: float) -> None:
@@ -69,14 +101,14 @@ def require_run(base: Base, positive: Conditioning, negative: Conditioning, cfg:
     number, and a prompt that does not fit the model or does not cover all of the run.
     """
     require_compatible(base.model)
-    require_family(base.model, base.features.trajectory.family, "features")
+    require_family(base.model, base.trajectory.family, "features")
     require_number(cfg, "cfg", 0.0, 100.0)
     _require_prompt(base, positive, "positive")
     _require_prompt(base, negative, "negative")
 
 
 def _require_prompt(base: Base, prompt: object, name: str) -> None:
-    schedule = base.features.trajectory.schedule
+    schedule = base.trajectory.schedule
     checked = require_conditioning(prompt, base.model, name)
     require_covered(checked, base.model, [schedule.sigma(t) for t in schedule.timesteps], name)
 
@@ -84,13 +116,14 @@ def _require_prompt(base: Base, prompt: object, name: str) -> None:
 def one_style(base: Base, lora: Lora | LoraSchedule | None, lora_name: str, strength: float) -> Prepared:
     """One LoRA, schedule or file for the whole picture. Raises ValueError."""
     require_number(strength, "lora_strength", -STRONGEST, STRONGEST)
+    base.require_injectable(())
     wired, name = wired_or_file(lora, lora_name)
     run = base.lora(wired, strength, name)
     injected = Contents(base).injected(None, None, "features")
-    everywhere = torch.ones(base.features.trajectory.content.shape[-2:])
+    everywhere = torch.ones(base.trajectory.content.shape[-2:])
     words = ["no style LoRA: base model"] if run.bare else []
     alone = Composition((Branch(everywhere, run, None, injected),), None)
-    return Prepared(alone, (*words, base.describe(), *run.notes))
+    return Prepared(alone, (*words, *base.describe(injected is not None), *run.notes))
 
 
 def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mask_feather: int) -> Prepared:
@@ -103,12 +136,14 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
         raise ValueError(
             "styles: a chain of at least one Regional Style is expected, got none. Wire one, or unplug styles."
         )
+    base.require_injectable(styles)
     keep = outside == "content"
     scale = base.model.get_model_object("latent_format").spacial_downscale_ratio
-    height, width = base.features.trajectory.content.shape[-2:]
+    height, width = base.trajectory.content.shape[-2:]
     regions = regions_of(styles, (height, width), (height * scale, width * scale), mask_grow, mask_feather)
     contents = Contents(base)
-    branches, words = [], [base.describe()]
+    injecting = base.capture is not None or any(style.features is not None for style in styles)
+    branches, words = [], [*base.describe(injecting)]
     for number, (style, part, share) in enumerate(
         zip(styles, regions.styles, regions.among_styles() if keep else regions.styles, strict=True), 1
     ):
@@ -123,7 +158,7 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
         words.append(f"outside: {there}, {100 * regions.rest.mean().item():.1f} %")
         if not keep:
             branches.append(Branch(regions.rest, base.lora(None, 1.0, "outside")))
-    kept = KeptContent(base.features.trajectory, regions.inside) if keep and regions.rest.any() else None
+    kept = KeptContent(base.trajectory, regions.inside) if keep and regions.rest.any() else None
     return Prepared(Composition(tuple(branches), kept), tuple(words))
 
 
@@ -131,14 +166,17 @@ def _branch(base: Base, contents: Contents, style: Style, share: Tensor, name: s
     _require_prompt(base, style.positive, f"positive of {name}")
     lora = base.lora(style.lora, style.strength, name)
     injected = contents.injected(style.features, style.injection, name)
-    return Branch(share, lora, style.positive, injected)  # type: ignore[arg-type]  # opaque in the core
+    reference = None if style.reference is None else contents.referenced(style.reference, injected, name)
+    return Branch(share, lora, style.positive, injected, reference)  # type: ignore[arg-type]  # opaque in the core
 
 
 def _differences(style: Style, branch: Branch) -> str:
     """What a style does not share with the others, in words."""
-    words = ["base model"] if branch.lora.bare else []
+    words = ["base model"] if branch.lora.bare and style.reference is None else []
+    words += [str(style.reference)] if style.reference is not None else []
     words += ["its own features"] if style.features is not None else []
     words += [str(style.injection)] if style.injection is not None else []
+    words += ["nothing injected"] if branch.injected is None else []
     return "".join(f", {word}" for word in words)
 
 
@@ -149,21 +187,46 @@ class Contents:
         self._base = base
         self._known: dict[int, Content] = {}
 
-    def injected(self, features: Capture | None, settings: InjectionSettings | None, name: str) -> Injected:
-        """What is injected for one style: from its own features and settings, or the run's.
+    def injected(self, features: Capture | None, settings: InjectionSettings | None, name: str) -> Injected | None:
+        """What is injected for one style: from its own features and settings, or the run's; None where none has any.
 
         Raises ValueError when they do not fit each other or the run.
         """
         own = "features" if features is None else f"features of {name}" if name != "features" else name
-        capture = self._base.features if features is None else features
-        if id(capture) not in self._known:
-            content = Content(self._base.model, capture, self._base.features.trajectory, own)
-            self._known[id(capture)] = content
+        capture = self._base.capture if features is None else features
+        if capture is None:
+            if settings not in (None, NOTHING):
+                raise ValueError(
+                    f"injection of {name}: it was wired, but neither the style nor the sampler has features to take "
+                    "from (the sampler's is a TRAJECTORY). Wire Capture Features/Attention into one of them, or unplug "
+                    "injection."
+                )
+            return None
+        content = self._known_as(capture, own)
+        require_same_size(content, self._base.trajectory, own)
         try:
             plan = capture.plan(self._base.settings if settings is None else settings)
         except ValueError as error:
             raise ValueError(str(error) if name == "features" else f"{name}: {error}") from error
-        return Injected(self._known[id(capture)], plan)
+        return Injected(content, plan)
+
+    def referenced(self, reference: Reference, injected: Injected | None, name: str) -> Referenced:
+        """The style's own picture, of any size, whose attention a branch looks at; ``injected`` has the queries.
+
+        Raises ValueError when it does not fit the run, or the queries that it takes were not captured.
+        """
+        style = self._known_as(reference.features, f"style_features of {name}")
+        try:
+            plan = reference.plan()
+            plan.require_queries(None if injected is None else injected.content.capture)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        return Referenced(style, plan)
+
+    def _known_as(self, capture: Capture, name: str) -> Content:
+        if id(capture) not in self._known:
+            self._known[id(capture)] = Content(self._base.model, capture, self._base.trajectory, name)
+        return self._known[id(capture)]
 
 
 def prepare(

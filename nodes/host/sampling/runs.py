@@ -13,6 +13,7 @@ from typing import Any
 import comfy.samplers
 import latent_preview
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
@@ -74,6 +75,20 @@ class SourceGuider(comfy.samplers.CFGGuider):
         """The denoised x0 for the one conditioning."""
         options = acting_options(model_options, self.acting)
         return comfy.samplers.calc_cond_batch(self.inner_model, [self.conds["positive"]], x, timestep, options)[0]
+
+
+def guided_source(
+    model: ModelPatcher, conditioning: Conditioning, negative: Conditioning | None, cfg: float
+) -> comfy.samplers.CFGGuider:
+    """The content predicted with its prompt; with guidance against ``negative`` where cfg is not 1."""
+    if cfg == 1.0 or negative is None:
+        source = SourceGuider(model)
+        source.set_source(conditioning)
+        return source
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(conditioning, negative)
+    guider.set_cfg(cfg)
+    return guider
 
 
 def sigmas_of(schedule: NoiseSchedule) -> Tensor:

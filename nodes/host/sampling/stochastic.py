@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.schedule import NoiseSchedule
-from ....diffstyler_core.diffusion.stochastic import (
+from ....diffstyler_core.diffusion.stochastic_inversion import (
     exploding,
     sigmas_of_part,
     stochastic_inversion,

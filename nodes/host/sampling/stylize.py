@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch import Tensor
 from ....diffstyler_core.diffusion import ddim
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.trajectory import Trajectory
+from ....diffstyler_core.injection.adain import adain_latent
 from ....diffstyler_core.styles.kept import KeptContent
 from ..checks.conditioning import Conditioning
 from ..checks.latents import one_latent
-from .branches import Composition
+from .branches import Branch, Composition
 from .guider import InjectedGuider
 from .runs import run_guider, sigmas_of, to_exploding, to_preserving
 
@@ -38,10 +40,11 @@ def sample_injected(
         return model.model.process_latent_out(trajectory.content)
 
     def run(denoise: Denoiser, x: Tensor, on_step: OnStep) -> Tensor:
-        z = ddim.sample(denoise, to_preserving(x, schedule), schedule, partial(_show, on_step, kept))
+        start, show = to_preserving(x, schedule), partial(_show, on_step, kept)
+        z = ddim.sample(denoise, start, schedule, show, noises=trajectory.noises)
         return z * math.sqrt(1.0 + float(sigmas_of(schedule)[-1]) ** 2)
 
-    guider = InjectedGuider(model, trajectory, composition)
+    guider = InjectedGuider(model, trajectory, composition, adds_noises=False)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     return run_guider(guider, start, run, schedule, schedule.steps)
@@ -52,14 +55,30 @@ def _show(on_step: OnStep, kept: KeptContent | None, step: int, steps: int, x0: 
     on_step(step, steps, x0 if kept is None else kept.blended(x0))
 
 
-def choose_start(model: ModelPatcher, trajectory: Trajectory, latent: dict[str, Any] | None) -> Tensor:
-    """The samples that sampling starts from: the trajectory's x_T, or a LATENT of the same size."""
+def choose_start(
+    model: ModelPatcher, trajectory: Trajectory, latent: dict[str, Any] | None, branches: Sequence[Branch] = ()
+) -> Tensor:
+    """The samples that sampling starts from: the trajectory's x_T, or a LATENT of the same size.
+
+    x_T takes the mean and contrast of the style pictures that ask for it, each by its branch's share.
+    """
     if latent is None:
-        return model.model.process_latent_out(to_exploding(trajectory.noise, trajectory.schedule))
+        start = trajectory.noise
+        for branch in branches:
+            if branch.reference is not None and branch.reference.plan.method.adain_start:
+                style = branch.reference.style.capture.trajectory.noise
+                start = start + adain_latent(trajectory.noise, style, branch.share) - trajectory.noise
+        return model.model.process_latent_out(to_exploding(start, trajectory.schedule))
     samples = one_latent(latent, model, "start_latent")
     if samples.shape != trajectory.noise.shape:
         raise ValueError(
             f"start_latent: {list(samples.shape)} does not fit the trajectory's {list(trajectory.noise.shape)}. "
-            "Use the x_T of DDIM Invert, or a latent of the content's size."
+            "Use the x_T of DDIM Invert or CycleDiffusion Invert, or a latent of the content's size."
         )
     return samples
+
+
+def start_notes(branches: Sequence[Branch], why: str) -> list[str]:
+    """A line where a style asks for AdaIN of a start that is not changed; why: the reason."""
+    asks = any(b.reference is not None and b.reference.plan.method.adain_start for b in branches)
+    return [f"note: adain_start of the style is not applied; {why}"] if asks else []
