@@ -7,6 +7,7 @@
     python3 tools/dev.py bench           speed as ratios to the host's own nodes; --memory: peak memory at SD1.5's size
     python3 tools/dev.py gallery         the README's pictures, made anew by the workflows
     python3 tools/dev.py compare dual-style   two styles in one picture, four ways, as the document compares them
+    python3 tools/dev.py compare methods      the LoRA way, StyleID, shared attention and InST, on all pairs
     python3 tools/dev.py setup           only the set-up
     python3 tools/dev.py run -- ...      the environment's Python with these arguments
 
@@ -43,6 +44,7 @@ from tools.devkit.process import GUARD, interrupts_on_terminate, run_foreground
 
 # Not resolved: where the pack is linked into a ComfyUI, the way it was called through tells which.
 ROOT = Path(__file__).absolute().parent.parent
+COMPARISONS = {"dual-style": "compare_dual_style.py", "methods": "compare_methods.py"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -87,8 +89,10 @@ def gallery(arguments: Sequence[str]) -> int:
 
 
 def compare(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] not in COMPARISONS:
+        raise Failure("compare", f"what to compare is one of {', '.join(COMPARISONS)}", "name it first")
     found = host.prepare(ROOT, os.environ)
-    command = [str(found.python), str(GUARD), str(ROOT / "tools" / "compare_dual_style.py"), *arguments]
+    command = [str(found.python), str(GUARD), str(ROOT / "tools" / COMPARISONS[arguments[0]]), *arguments]
     return run_foreground(command, env=found.environment(os.environ), cwd=Path.cwd(), stdin=subprocess.PIPE) or 0
 
 

@@ -96,9 +96,9 @@ def content_prompt(
     """One content: it is inverted and captured once, and every variant of every style is sampled and compared."""
     settings = given or Settings()
     nodes = Nodes()
-    _models(nodes, settings)
-    _picture(nodes, "content", content, settings)
-    _inverted(nodes, settings)
+    add_models(nodes, settings)
+    add_picture(nodes, "content", content, settings)
+    add_inverted(nodes, settings)
     capture: dict[str, Any] = {"feature_layers": "4", "self_attention_layers": "4-11", "cross_attention_layers": ""}
     capture |= {"feature_end_percent": 1.0, "attention_end_percent": 1.0}
     nodes.add(
@@ -106,7 +106,7 @@ def content_prompt(
         storage="memory", precision="fp16", **capture,
     )  # fmt: skip
     for style in styles:
-        _style(nodes, style, settings)
+        add_style(nodes, style, settings)
         for variant in variants:
             _result(nodes, style, variant, settings)
     return nodes.api
@@ -116,13 +116,13 @@ def similarity_prompt(styles: Sequence[Style] = STYLES, given: Settings | None =
     """Table 1: each style picture and the first content, looked at by every LoRA."""
     settings = given or Settings()
     nodes = Nodes()
-    _models(nodes, settings)
+    add_models(nodes, settings)
     for style in styles:
-        _style(nodes, style, settings)
+        add_style(nodes, style, settings)
     for picture in seen_pictures(styles):
         seen = name_of(picture)
-        _picture(nodes, f"seen {seen}", picture, settings)
-        _inverted(nodes, settings, f"seen {seen}", f"inversion {seen}")
+        add_picture(nodes, f"seen {seen}", picture, settings)
+        add_inverted(nodes, settings, f"seen {seen}", f"inversion {seen}")
         for style in styles:
             title = similarity_title(picture, style)
             nodes.add(
@@ -152,14 +152,14 @@ def results_of(
             yield style, variant, f"{style.name}, {variant.name}"
 
 
-def _models(nodes: Nodes, settings: Settings) -> None:
+def add_models(nodes: Nodes, settings: Settings) -> None:
     nodes.add("checkpoint", "CheckpointLoaderSimple", ckpt_name=settings.checkpoint)
     nodes.add("empty", "CLIPTextEncode", text="", clip=["checkpoint", 1])
     negative = "ugly, blurry, black, low res, unrealistic"
     nodes.add("negative", "CLIPTextEncode", text=negative, clip=["checkpoint", 1])
 
 
-def _picture(nodes: Nodes, title: str, picture: str, settings: Settings) -> None:
+def add_picture(nodes: Nodes, title: str, picture: str, settings: Settings) -> None:
     nodes.add(f"{title} file", "DiffStyler_ExamplePicture", picture=picture)
     nodes.add(
         title, "ImageScale", image=[f"{title} file", 0], upscale_method="lanczos", width=settings.side,
@@ -167,7 +167,7 @@ def _picture(nodes: Nodes, title: str, picture: str, settings: Settings) -> None
     )  # fmt: skip
 
 
-def _inverted(nodes: Nodes, settings: Settings, picture: str = "content", title: str = "inversion") -> None:
+def add_inverted(nodes: Nodes, settings: Settings, picture: str = "content", title: str = "inversion") -> None:
     nodes.add(f"{title} latent", "VAEEncode", pixels=[picture, 0], vae=["checkpoint", 2])
     nodes.add(
         title, "DiffStyler_DDIMInvert", model=["checkpoint", 0], latent=[f"{title} latent", 0], source=["empty", 0],
@@ -175,7 +175,7 @@ def _inverted(nodes: Nodes, settings: Settings, picture: str = "content", title:
     )  # fmt: skip
 
 
-def _style(nodes: Nodes, style: Style, settings: Settings) -> None:
+def add_style(nodes: Nodes, style: Style, settings: Settings) -> None:
     """The style picture's middle, as in the workflows, and its LoRA."""
     whole = nodes.add(f"{style.name} file", "DiffStyler_ExamplePicture", picture=style.picture)
     region = {"x": 128, "y": 128, "width": 256, "height": 256}
@@ -205,6 +205,11 @@ def _result(nodes: Nodes, style: Style, variant: Variant, settings: Settings) ->
         latent = nodes.add(f"{title} - latent", "DiffStyler_InjectedSampler", **inputs)
     else:
         latent = _random(nodes, title, inputs, settings)
+    add_compared(nodes, style, title, latent)
+
+
+def add_compared(nodes: Nodes, style: Style, title: str, latent: str) -> None:
+    """The result's picture, and its figures as text."""
     nodes.add(f"{title} - picture", "VAEDecode", samples=[latent, 0], vae=["checkpoint", 2])
     nodes.add(f"{title} - saved", "PreviewImage", images=[f"{title} - picture", 0])
     nodes.add(

@@ -118,10 +118,7 @@ class TrainStyleEmbedding(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None, method: object = None) -> bool | str:
-        """A name that is none is refused before anything runs; None comes over a wire.
-
-        method: the host hands over a dynamic combo with whatever is asked for.
-        """
+        """A name that is none is refused before anything runs; None comes over a wire. ``method`` comes unasked."""
         return refusal(*([] if filename_prefix is None else [lambda: EmbeddingStore.safe_prefix(filename_prefix)]))
 
     @classmethod

@@ -67,8 +67,10 @@ class DescribeStyle(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_folder: str | None = None, leave_out: str | None = None) -> bool | str:
-        """What is typed in is checked before anything runs; None comes over a wire."""
+    def validate_inputs(
+        cls, model_folder: str | None = None, leave_out: str | None = None, sampling: object = None
+    ) -> bool | str:
+        """What is typed in is checked before anything runs; None comes over a wire. ``sampling`` comes unasked."""
         checks: list[Callable[[], object]] = []
         if model_folder is not None and model_folder != NONE:
             checks.append(partial(checked_folder, str(model_folder)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 
+import execution
 import pytest
 import safetensors.torch
 import torch
@@ -157,3 +159,16 @@ def test_the_list_marks_what_is_missing(describe_bench, tiny, pack):
     (tiny / "config.json").write_text("{}")
     assert describe_bench.node.fingerprint_inputs(model_folder="tiny") != stamp
     assert LIKELIEST["sampling"] == pack.prompts.describe_style.LIKELIEST
+
+
+def test_the_host_queues_it_with_its_ways_of_sampling(describe_bench, tiny):
+    """The host hands a dynamic combo to validate_inputs unasked."""
+    inputs = {"question": "a", "leave_out": "", "max_length": 9, "model_folder": "none", "precision": "auto"}
+    drawn = {"sampling.temperature": 0.7, "sampling.top_p": 0.9, "sampling.seed": 1}
+    for given in ({"sampling": "likeliest"}, {"sampling": "random", **drawn}):
+        node = {"class_type": "DiffStyler_DescribeStyle", "inputs": {**inputs, **given}}
+        _, errors, _ = asyncio.run(execution.validate_inputs("p", {"1": node}, "1", {}))
+        assert [error["type"] for error in errors] == ["required_input_missing"]  # image
+    spoiled = {**node, "inputs": {**node["inputs"], "model_folder": "SmolVLM-500M-Instruct (not installed)"}}
+    _, errors, _ = asyncio.run(execution.validate_inputs("p", {"1": spoiled}, "1", {}))
+    assert any("huggingface.co" in error["details"] for error in errors)
