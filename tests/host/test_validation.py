@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 
 import execution
 import folder_paths
 import pytest
+from comfy_api.latest import io
 
 import nodes as host_nodes
 
@@ -157,3 +159,12 @@ def test_a_training_free_style_can_be_queued(pack, asked, values):
     assert asked(node, **values) == {}
     assert "layers must be written like" in " ".join(asked(node, **values, layers="x").values())
     assert "method.temperature" in asked(node, **{**values, "method.temperature": 99.0}) or "shared" in values["method"]
+
+
+def test_checks_before_the_run_take_the_dynamic_combos(pack):
+    """The host hands those over whatever a check asks for: one that does not take them refuses every prompt."""
+    for node in asyncio.run(pack.extension.DiffStylerExtension().get_node_list()):
+        combos = {given.id for given in node.define_schema().inputs if isinstance(given, io.DynamicCombo.Input)}
+        taken = inspect.signature(node.validate_inputs).parameters
+        asked = [name for name, one in taken.items() if one.kind is not one.VAR_KEYWORD]
+        assert not asked or combos <= taken.keys(), node.__name__
