@@ -39,12 +39,9 @@ class InjectedLoRASampler(io.ComfyNode):
             search_aliases=[
                 "style transfer",
                 "stylize",
-                "style aligned",
                 "neural style",
                 "image to image",
                 "img2img",
-                "ip adapter",
-                "ipadapter",
                 "instantstyle",
                 "reference style",
                 "plug and play",

@@ -33,7 +33,7 @@ class StochasticInversion(io.ComfyNode):
                 "stochastic inversion",
                 "img2img",
                 "denoise strength",
-                "style transfer",
+                "inst style transfer",
                 "noise prediction",
                 "inversion",
                 "diffstyler",

@@ -33,7 +33,6 @@ class DEADiffEncode(io.ComfyNode):
                 "style reference",
                 "reference image",
                 "image prompt",
-                "style transfer",
                 "style encode",
                 "content encode",
                 "ip adapter",

@@ -40,7 +40,6 @@ class JointTextImageAttention(io.ComfyNode):
                 "ipadapter apply",
                 "image cross attention",
                 "decoupled cross attention",
-                "style transfer",
                 "diffstyler",
             ],
             inputs=[

@@ -15,9 +15,13 @@ ROWS = """() => [...document.querySelectorAll('#results-list [role=option]')].ma
 FOUND = [
     ("style transfer", "Injected LoRA Sampler", 2),  # the core's Apply Style Model has this alias, and is used more
     ("stylize", "Injected LoRA Sampler", 5),
-    ("ip adapter", "Injected LoRA Sampler", 1),
-    ("ipadapter", "Injected LoRA Sampler", 1),
-    ("style aligned", "Injected LoRA Sampler", 1),
+    ("ip adapter", "DEADiff Encode", 3),
+    ("ipadapter", "Joint Text-Image Attention", 1),
+    ("style aligned", "Training-free Style", 1),
+    ("styleid", "Training-free Style", 1),
+    ("textual inversion", "Train Style Embedding", 1),
+    ("cyclediffusion", "CycleDiffusion Invert", 1),
+    ("describe image", "Describe Style", 3),
     ("attention couple", "Regional Style", 1),
     ("regional", "Regional Style", 1),
     ("regional prompt", "Regional Style", 3),
