@@ -125,7 +125,6 @@ class StyleFromFeatures(io.ComfyNode):
                 "training free",
                 "no training",
                 "zero shot style",
-                "style transfer",
                 "adain",
                 "ip adapter",
                 "instantstyle",

@@ -18,7 +18,7 @@ FOUND = [
     ("ip adapter", "DEADiff Encode", 3),
     ("ipadapter", "Joint Text-Image Attention", 1),
     ("style aligned", "Training-free Style", 1),
-    ("styleid", "Training-free Style", 1),
+    ("styleid", "Training-free Style", 6),
     ("textual inversion", "Train Style Embedding", 1),
     ("cyclediffusion", "CycleDiffusion Invert", 1),
     ("describe image", "Describe Style", 3),
