@@ -15,9 +15,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ImageScale": {"width": 64, "height": 64},
     "DiffStyler_TrainStyleLoRA": {"steps": 3, "resolution": 64, "batch_size": 1, "rank": 2},
     "DiffStyler_DDIMInvert": {"steps": 10},
-    "DiffStyler_CycleDiffusionInvert": {"steps": 10, "skip": 2, "formula": "DDIM"},
-    "DiffStyler_StochasticInversion": {"steps": 10},
-    "DiffStyler_TrainStyleEmbedding": {"steps": 3, "resolution": 64},
 }
 CUSTOM = {
     "preset": "custom", "preset.feature_end_percent": 0.6, "preset.attention_end_percent": 0.5,

@@ -16,8 +16,13 @@ from tools.gallery import NOT_RUN
 from tools.workflow_api import find_nodes, set_input
 
 FILES = [file for file in sorted((Path(__file__).parents[1] / "workflows").glob("*.json")) if file.stem not in NOT_RUN]
+OTHER_SETTINGS = {
+    "DiffStyler_CycleDiffusionInvert": {"steps": 10, "skip": 2, "formula": "DDIM"},
+    "DiffStyler_StochasticInversion": {"steps": 10},
+    "DiffStyler_TrainStyleEmbedding": {"steps": 3, "resolution": 64},
+}
 WORDS = {
-    "DiffStyler_RegionalStyle": "style 1: ",
+    "DiffStyler_RegionalStyle": "style 1",
     "DiffStyler_PreviewStyles": "%",
     "DiffStyler_LoraSwitch": "0 to 60 %",
     "DiffStyler_SpatialRamp": "",
@@ -29,7 +34,7 @@ WORDS = {
 
 def small(file):
     prompt = json.loads(file.read_text(encoding="utf-8"))
-    for target, inputs in SETTINGS.items():
+    for target, inputs in [*SETTINGS.items(), *OTHER_SETTINGS.items()]:
         for name, value in inputs.items() if find_nodes(prompt, target) else ():
             set_input(prompt, target, name, value)
     return prompt
