@@ -64,11 +64,14 @@ def test_random_words_are_those_of_the_seed(describe_bench, seed, picture):
 
 
 def test_each_picture_of_a_batch_has_its_own_description(describe_bench, seed):
-    describe_bench.make("tiny", seed)
     batch = torch.stack([torch.zeros(40, 40, 3), torch.ones(40, 40, 3)])
-    together = describe_bench.run(batch)[1]
-    assert together == [describe_bench.run(picture[None])[1][0] for picture in batch]
-    assert len(set(together)) == 2
+    for number in range(20):  # random weights may say the same of both pictures
+        describe_bench.make("tiny", seed + number)
+        alone = [describe_bench.run(picture[None])[1][0] for picture in batch]
+        if alone[0] != alone[1]:
+            break
+    assert alone[0] != alone[1]
+    assert describe_bench.run(batch)[1] == alone
     describe_bench.run(batch)
     assert "picture 2: " in describe_bench.text
 
