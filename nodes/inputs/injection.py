@@ -8,9 +8,8 @@ from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.styles.regions import OUTSIDES
 from .. import sockets
 from ..host.lora.files import NO_LORA, lora_names
-from ..host.sampling.injection import FARTHEST
 from .preset import Chosen, preset_input, settings_of
-from .widgets import strength_input
+from .widgets import mask_edge_inputs, strength_input
 
 
 def run_inputs() -> list[io.Input]:
@@ -75,24 +74,7 @@ def region_inputs() -> list[io.Input]:
             "regenerate: the base model's own prediction with the positive prompt, nothing injected (eq. 8); for an "
             "injected one wire a Regional Style without a LoRA for the rest.",
         ),
-        io.Int.Input(
-            "mask_grow",
-            default=0,
-            min=-FARTHEST,
-            max=FARTHEST,
-            optional=True,
-            tooltip="Grows the styles' masks by this many pixels; negative shrinks them.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "mask_feather",
-            default=0,
-            min=0,
-            max=FARTHEST,
-            optional=True,
-            tooltip="Softens the masks' edges over this many pixels to each side.",
-            advanced=True,
-        ),
+        *mask_edge_inputs(optional=True),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..host.lora.run import STRONGEST
+from ..host.sampling.injection import FARTHEST
 
 
 def strength_input(name: str, tooltip: str, rare: bool = False) -> io.Float.Input:
@@ -27,3 +28,27 @@ def share_input(name: str, default: float, tooltip: str, rare: bool = False) -> 
     return io.Float.Input(
         name, default=default, min=0.0, max=1.0, step=0.01, round=0.001, tooltip=tooltip, advanced=rare or None
     )
+
+
+def mask_edge_inputs(lead: str = "", optional: bool = False) -> list[io.Input]:
+    """How the styles' masks grow and soften: mask_grow and mask_feather. lead: begins both tooltips."""
+    return [
+        io.Int.Input(
+            "mask_grow",
+            default=0,
+            min=-FARTHEST,
+            max=FARTHEST,
+            optional=optional,
+            tooltip=f"{lead}Grows the styles' masks by this many pixels of the picture; negative shrinks them.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "mask_feather",
+            default=0,
+            min=0,
+            max=FARTHEST,
+            optional=optional,
+            tooltip=f"{lead}Softens the masks' edges over this many pixels to each side.",
+            advanced=True,
+        ),
+    ]

@@ -18,8 +18,9 @@ from ..drawing.palette import colour_of
 from ..host import text as host_text
 from ..host.checks.numbers import require_number
 from ..host.checks.pictures import one_picture
+from ..host.sampling.injection import FARTHEST
+from ..inputs.widgets import mask_edge_inputs
 
-FARTHEST = 512
 TINT = 0.55
 """How much of a region's colour covers the picture where the style has all of it."""
 
@@ -90,22 +91,7 @@ class PreviewStyles(io.ComfyNode):
             inputs=[
                 sockets.Styles.Input("styles", tooltip="From Regional Style or Styles from Masks."),
                 io.Image.Input("content", tooltip="The content picture, the one that is encoded."),
-                io.Int.Input(
-                    "mask_grow",
-                    default=0,
-                    min=-FARTHEST,
-                    max=FARTHEST,
-                    advanced=True,
-                    tooltip="Set it as on the sampler: pixels by which every mask grows; negative shrinks.",
-                ),
-                io.Int.Input(
-                    "mask_feather",
-                    default=0,
-                    min=0,
-                    max=FARTHEST,
-                    advanced=True,
-                    tooltip="Set it as on the sampler: pixels to each side over which a mask's edge is softened.",
-                ),
+                *mask_edge_inputs("As on the sampler. "),
             ],
             outputs=[io.Image.Output("preview", tooltip="The picture with coloured regions, their numbers and names.")],
             is_output_node=True,  # it runs when nothing follows it

@@ -12,6 +12,7 @@ from ..host.cross_attention import blend
 from ..host.cross_attention.machine import with_reader
 from ..host.sampling.injection import FARTHEST
 from ..host.types import ModelPatcher
+from ..inputs.widgets import mask_edge_inputs
 
 
 class BlendConditionings(io.ComfyNode):
@@ -50,22 +51,7 @@ class BlendConditionings(io.ComfyNode):
                     tooltip="Regional Styles without a LoRA: a prompt and a mask each. Where masks sum to more than 1 "
                     "they are scaled down; a style without a mask takes the rest.",
                 ),
-                io.Int.Input(
-                    "mask_grow",
-                    default=0,
-                    min=-FARTHEST,
-                    max=FARTHEST,
-                    advanced=True,
-                    tooltip="Pixels of the picture by which every mask grows; negative shrinks.",
-                ),
-                io.Int.Input(
-                    "mask_feather",
-                    default=0,
-                    min=0,
-                    max=FARTHEST,
-                    advanced=True,
-                    tooltip="Pixels to each side over which a mask's edge is softened.",
-                ),
+                *mask_edge_inputs(),
             ],
             outputs=[
                 io.Model.Output(
