@@ -51,6 +51,7 @@ def make_folder(folder: Path, seed: int, template: bool = True, old: bool = Fals
     for weights in model.parameters():
         weights.data.normal_(0.0, 0.25)
     model.lm_head.weight.data.normal_(0.0, 1.0)  # certain enough that the answer is about the picture
+    model.lm_head.weight.data[: len(SPECIAL)] = 0.0  # some word is always likelier than an end without any
     pictures = transformers.CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
     given = {} if old else {
         "patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1
