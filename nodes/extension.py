@@ -19,6 +19,8 @@ from .masks.preview import PreviewStyles
 from .masks.ramp import SpatialRampMask
 from .masks.styles_from_masks import StylesFromMasks
 from .pipeline.adain_latent import AdaINLatent
+from .pipeline.apply_injection import ApplyInjection
+from .pipeline.apply_styles import ApplyStyles
 from .pipeline.capture import CaptureFeatures
 from .pipeline.cycle_invert import CycleDiffusionInvert
 from .pipeline.guider import InjectedLoRAGuider
@@ -59,6 +61,8 @@ class DiffStylerExtension(ComfyExtension):
             InjectionSettingsNode,
             InjectedLoRASampler,
             InjectedLoRAGuider,
+            ApplyInjection,
+            ApplyStyles,
             StyleNode,
             StylesFromMasks,
             LoraSwitch,

@@ -52,7 +52,7 @@ class InjectionPlan:
         """T_a in timesteps: where ``attention_steps`` ends, T_a = T (1 - attention_steps / S)."""
         return self.train_timesteps * (1.0 - self.attention_steps / self.steps)
 
-    def kappa(self, step: int, t: int) -> float:
+    def kappa(self, step: int, t: float) -> float:
         """The style's own share of the attention at this step and timestep t: 0 overrides, 1 injects nothing.
 
         Adaptive: 0 for the first ``attention_steps``, then clamp((T_a - t) / (T - T_a), 0, 1) (eq. 5). Where S does
@@ -65,7 +65,7 @@ class InjectionPlan:
         t_a = self.threshold
         return min(max((t_a - t) / (self.train_timesteps - t_a), 0.0), 1.0)
 
-    def sites_at(self, step: int, t: int) -> frozenset[Site]:
+    def sites_at(self, step: int, t: float) -> frozenset[Site]:
         """Every site that takes something from the content at this step."""
         sites = set(self.feature_sites) if step < self.feature_steps else set()
         if self.kappa(step, t) < 1.0:

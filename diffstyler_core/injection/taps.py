@@ -71,7 +71,7 @@ class Recorder:
 class Injector:
     """Puts the content's features and attention in place of the style run's (eq. 6), for one step of a plan."""
 
-    def __init__(self, plan: InjectionPlan, step: int, t: int, content: Mapping[Site, SiteTensors]) -> None:
+    def __init__(self, plan: InjectionPlan, step: int, t: float, content: Mapping[Site, SiteTensors]) -> None:
         self.sites = plan.sites_at(step, t)
         missing = sorted(self.sites - content.keys())
         if missing:

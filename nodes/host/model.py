@@ -6,6 +6,7 @@ import comfy.model_sampling
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 
 from ...diffstyler_core.diffusion.schedule import NoiseSchedule, Prediction, Spacing
 from ...diffstyler_core.injection.sites import Kind, UNetLayout
@@ -26,12 +27,23 @@ CACHES = {"EasyCacheHolder": "EasyCache", "LazyCacheHolder": "LazyCache"}
 TOKEN_PATCHES = {"HyperTile": "HyperTile", "TomePatchModel": "ToMe Patch Model"}
 
 
-def require_compatible(model: ModelPatcher, name: str = "model") -> None:
+APPLIED = "diffstyler_applied"
+"""The key of what Apply Injection and Apply Styles put on a MODEL, and of a run's own state on its options."""
+
+
+def require_compatible(model: ModelPatcher, name: str = "model", applied: bool = False) -> None:
     """Raises ValueError for the host's nodes that skip evaluations or rearrange attention's tokens at random.
+
+    Also for Apply Injection and Apply Styles, unless they may be ``applied``: they would act twice or not at all.
 
     EasyCache and LazyCache answer in the UNet's place, so nothing is captured or injected there. HyperTile and ToMe
     draw anew at each call which tokens a query holds: captured ones belong to other places of the picture.
     """
+    if not applied and model.get_wrappers(WrappersMP.CALC_COND_BATCH, APPLIED):
+        raise ValueError(
+            f"{name} carries Apply Injection or Apply Styles already, which are for the host's samplers. Wire the "
+            "MODEL from before that node."
+        )
     options = model.model_options.get("transformer_options", {})
     holder = type(options.get("easycache")).__name__
     if holder in CACHES:

@@ -8,6 +8,7 @@ from ...diffstyler_core.injection.settings import InjectionSettings
 from ...diffstyler_core.styles.regions import OUTSIDES
 from .. import sockets
 from ..host.lora.files import NO_LORA, lora_names
+from ..host.sampling.branch_run import BETWEENS, Between
 from .preset import Chosen, preset_input, settings_of
 from .widgets import mask_edge_inputs, strength_input
 
@@ -65,17 +66,41 @@ def region_inputs() -> list[io.Input]:
             optional=True,
             tooltip="From Injection Settings, instead of preset. A Regional Style with its own uses those.",
         ),
-        io.Combo.Input(
-            "outside",
-            options=list(OUTSIDES),
-            default="content",
-            optional=True,
-            tooltip="Outside the styles' masks. content: the picture as it was, from the trajectory at every step. "
-            "regenerate: the base model's own prediction with the positive prompt, nothing injected (eq. 8); for an "
-            "injected one wire a Regional Style without a LoRA for the rest.",
-        ),
+        outside_input(optional=True),
         *mask_edge_inputs(optional=True),
     ]
+
+
+def outside_input(optional: bool) -> io.Combo.Input:
+    """What becomes of the picture outside of the styles' masks."""
+    return io.Combo.Input(
+        "outside",
+        options=list(OUTSIDES),
+        default="content",
+        optional=optional,
+        tooltip="Outside the styles' masks. content: the picture as it was, from the trajectory at every step. "
+        "regenerate: the base model's own prediction with the positive prompt, nothing injected (eq. 8); for an "
+        "injected one wire a Regional Style without a LoRA for the rest.",
+    )
+
+
+def between_input() -> io.Combo.Input:
+    """What is injected at noise levels that the trajectory has not."""
+    return io.Combo.Input(
+        "between",
+        options=list(BETWEENS),
+        default=BETWEENS[0],
+        tooltip="Samplers visit other noise levels than the capture's. interpolated: the two captured levels beside "
+        "it, blended; a capture to be recomputed is evaluated at that very level. nearest: the nearest captured level.",
+        advanced=True,
+    )
+
+
+def between_words(between: Between, steps: int) -> str:
+    """What happens between the captured levels, in words. Raises ValueError for another choice."""
+    if between not in BETWEENS:
+        raise ValueError(f"between must be one of {BETWEENS}, got {between!r:.100}.")
+    return f"for any sampler: its noise levels, {between} among the {steps} of the trajectory"
 
 
 def injected(preset: Chosen, injection: InjectionSettings | None) -> tuple[InjectionSettings, str, bool]:

@@ -51,6 +51,8 @@ FOUND = [
     ("cosine similarity", "Feature Similarity", 2),
     ("inversion error", "Reconstruction Report", 2),
     ("example image", "Example Picture", 2),
+    ("ksampler injection", "Apply Injection", 1),
+    ("any sampler", "Apply Styles", 2),
     ("custom sampler", "Injected LoRA Guider", SEEN),
 ]
 

@@ -61,7 +61,7 @@ def test_with_euler_it_is_the_injected_lora_sampler(scene, measured, settings):
 
 
 @pytest.mark.parametrize(
-    "sampler", ["euler", "euler_ancestral", "heun", "dpm_2", "dpmpp_2m", "dpmpp_sde", "lcm", "ddim"]
+    "sampler", ["euler", "euler_ancestral", "heun", "dpm_2", "dpmpp_2m", "dpmpp_sde", "lcm", "ddim", "uni_pc"]
 )
 def test_any_sampler_keeps_the_content_outside(scene, sampler):
     noise = RandomNoise.execute(scene.seed).args[0]

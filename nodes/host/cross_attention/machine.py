@@ -68,7 +68,7 @@ def with_joiner(model: ModelPatcher, joiner: Joiner) -> ModelPatcher:
 
 def _machine(model: ModelPatcher) -> Machine:
     """What the MODEL carries, or a new one that does nothing."""
-    require_compatible(model)
+    require_compatible(model, applied=True)
     found = model.get_wrappers(WrappersMP.APPLY_MODEL, KEY)
     return found[0] if found else Machine(cross_layers(model))
 

@@ -84,7 +84,7 @@ class Branch:
     injected: Injected | None = None
     reference: Referenced | None = None
 
-    def asks(self, content: Content, step: int, t: int) -> frozenset[Site]:
+    def asks(self, content: Content, step: int, t: float) -> frozenset[Site]:
         """The sites that this branch takes something of, of a content or style's picture at a step."""
         sites: frozenset[Site] = frozenset()
         looked_at = frozenset() if self.reference is None else self.reference.plan.sites_at(step)
@@ -115,6 +115,11 @@ class Composition(NamedTuple):
 
     branches: tuple[Branch, ...]
     kept: KeptContent | None
+
+    def release(self) -> None:
+        """Forgets what a run put on the computing device."""
+        for branch in self.branches:
+            branch.release()
 
 
 def require_same_size(content: Content, run: Trajectory, name: str) -> None:

@@ -24,6 +24,13 @@ Prompts = dict[str, Processed]
 """A run's "positive" and "negative" conditioning, as the host processed them together."""
 
 
+Conds = list[Processed | None]
+"""What the host asks for in one evaluation."""
+
+NAMES = ("positive", "negative")
+"""The conditionings that each branch answers with its own."""
+
+
 class BranchStep(NamedTuple):
     """One branch at one step: where it counts, with which prompts, and what acts in its rows.
 
@@ -41,22 +48,42 @@ def fusing_options(model_options: Options, asked: Prompts, branches: Sequence[Br
     ``asked``: the prompts that the guider asks for; each branch answers with its own. Any other conditioning (one that
     another pack asks for) is the same for all branches.
     """
-    if len(branches) == 1 and branches[0].prompts is asked:
+    if _alone(branches, asked):
         return acting_options(model_options, branches[0].acting)
-    names = {entry.get("uuid"): name for name in ("positive", "negative") for entry in asked.get(name, ())}
 
     def calculate(
-        executor: Any, model: Any, conds: list[Processed | None], x: Tensor, timestep: Tensor, options: Options
+        executor: Any, model: Any, conds: Conds, x: Tensor, timestep: Tensor, options: Options
     ) -> list[Tensor]:
-        known = [(cond, names.get(cond[0].get("uuid")) if cond else None) for cond in conds]
-        rows = [cond if name is None else branch.prompts[name] for branch in branches for cond, name in known]
-        out = executor(model, rows, x, timestep, _chunks_named(options, branches, len(conds)))
-        shares = [branch.share for branch in branches]
-        return [fuse(out[i :: len(conds)], shares) for i in range(len(conds))]
+        return fused(executor, model, conds, x, timestep, options, asked, branches)
 
     options = comfy.model_patcher.create_model_options_clone(model_options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, calculate, options, is_model_options=True)
     return options
+
+
+def fused(
+    calculate: Callable[..., list[Tensor]],
+    model: Any,
+    conds: Conds,
+    x: Tensor,
+    timestep: Tensor,
+    options: Options,
+    asked: Prompts,
+    branches: Sequence[BranchStep],
+) -> list[Tensor]:
+    """What ``calculate``, the host's batch of conditionings, gives for each of ``conds`` with all branches fused."""
+    if _alone(branches, asked):
+        return calculate(model, conds, x, timestep, acting_options(options, branches[0].acting))
+    names = {entry.get("uuid"): name for name in NAMES for entry in asked.get(name, ())}
+    known = [(cond, names.get(cond[0].get("uuid")) if cond else None) for cond in conds]
+    rows = [cond if name is None else branch.prompts[name] for branch in branches for cond, name in known]
+    out = calculate(model, rows, x, timestep, _chunks_named(options, branches, len(conds)))
+    shares = [branch.share for branch in branches]
+    return [fuse(out[i :: len(conds)], shares) for i in range(len(conds))]
+
+
+def _alone(branches: Sequence[BranchStep], asked: Prompts) -> bool:
+    return len(branches) == 1 and branches[0].prompts is asked
 
 
 def _chunks_named(options: Options, branches: Sequence[BranchStep], count: int) -> Options:

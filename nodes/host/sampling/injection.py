@@ -43,7 +43,8 @@ class Base(NamedTuple):
     """What every branch of a run starts from: its MODEL, the sampler's features, and what is injected by default.
 
     features: a capture, or a trajectory alone, of which nothing is injected. said: where the settings come from, in
-    words. wired: whether that is the input injection.
+    words. wired: whether that is the input injection. own_steps: whether the run takes the trajectory's own steps, and
+    adds the noises of one that has any; a foreign sampler takes steps of its own.
     """
 
     model: ModelPatcher
@@ -51,6 +52,7 @@ class Base(NamedTuple):
     settings: InjectionSettings
     said: str
     wired: bool = False
+    own_steps: bool = True
 
     @property
     def trajectory(self) -> Trajectory:
@@ -75,7 +77,13 @@ class Base(NamedTuple):
         """What is injected by default, if anything is, and the noise that is added."""
         words = self._settings() if injecting else NOTHING_INJECTED
         noises = self.trajectory.noises
-        return (words,) if noises is None else (words, f"each step adds the content's own noise, {noises}")
+        if noises is None:
+            return (words,)
+        own = f"each step adds the content's own noise, {noises}"
+        return (
+            words,
+            own if self.own_steps else "the trajectory's noises are not added: the sampler takes its own steps",
+        )
 
     def _settings(self) -> str:
         feature, attention = self.settings.ends(self.steps)
@@ -100,11 +108,16 @@ def require_run(base: Base, positive: Conditioning, negative: Conditioning, cfg:
     That is a MODEL that these nodes do not know, features of another kind of model, a guidance scale that is no
     number, and a prompt that does not fit the model or does not cover all of the run.
     """
-    require_compatible(base.model)
-    require_family(base.model, base.trajectory.family, "features")
+    require_model(base)
     require_number(cfg, "cfg", 0.0, 100.0)
     _require_prompt(base, positive, "positive")
     _require_prompt(base, negative, "negative")
+
+
+def require_model(base: Base) -> None:
+    """Raises ValueError for a MODEL that these nodes do not know, and for features of another kind of model."""
+    require_compatible(base.model)
+    require_family(base.model, base.trajectory.family, "features")
 
 
 def _require_prompt(base: Base, prompt: object, name: str) -> None:
