@@ -76,10 +76,58 @@ def fused(
         return calculate(model, conds, x, timestep, acting_options(options, branches[0].acting))
     names = {entry.get("uuid"): name for name in NAMES for entry in asked.get(name, ())}
     known = [(cond, names.get(cond[0].get("uuid")) if cond else None) for cond in conds]
-    rows = [cond if name is None else branch.prompts[name] for branch in branches for cond, name in known]
-    out = calculate(model, rows, x, timestep, _chunks_named(options, branches, len(conds)))
+    rows = [[cond if name is None else branch.prompts[name] for cond, name in known] for branch in branches]
+    if _patched(options):
+        apart = zip(rows, branches, strict=True)
+        out = [calculate(model, own, x, timestep, acting_options(options, branch.acting)) for own, branch in apart]
+    else:
+        together = _controls_told([row for own in rows for row in own], len(conds))
+        flat = calculate(model, together, x, timestep, _chunks_named(options, branches, len(conds)))
+        out = [flat[i : i + len(conds)] for i in range(0, len(flat), len(conds))]
     shares = [branch.share for branch in branches]
-    return [fuse(out[i :: len(conds)], shares) for i in range(len(conds))]
+    return [fuse(predictions, shares) for predictions in zip(*out, strict=True)]
+
+
+def _patched(options: Options) -> bool:
+    """Whether somebody else's patches act inside the network: each branch is then an evaluation of its own.
+
+    Such patches look for the one positive and the one negative chunk of a plain run (NAG takes the first of each), and
+    would leave the other branches of a shared batch as they are.
+    """
+    inner = options.get("transformer_options", {})
+    return any(inner.get(name) for name in ("patches", "patches_replace")) or "model_function_wrapper" in options
+
+
+def _controls_told(rows: Conds, count: int) -> Conds:
+    """The rows with controls that are told of positive and negative chunks as in a plain run of ``count`` rows."""
+    told: dict[int, _Control] = {}
+
+    def entry_told(entry: dict[str, Any]) -> dict[str, Any]:
+        control = entry.get("control")
+        if control is None:
+            return entry
+        return {**entry, "control": told.setdefault(id(control), _Control(control, count))}
+
+    return [row and [entry_told(entry) for entry in row] for row in rows]
+
+
+class _Control:
+    """A control in the host's batch of branches; one for each of the received, so that rows batch as they would."""
+
+    def __init__(self, control: Any, count: int) -> None:
+        self._control, self._count = control, count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._control, name)
+
+    def get_control(self, x: Tensor, t: Tensor, cond: Any, batched_number: int, transformer_options: Options) -> Any:
+        """The control's own, ``cond_or_uncond`` being 0 and 1 instead of numbers of branches.
+
+        The host's dict of this batch is written to, not copied: what a control leaves in it, the model is to find.
+        """
+        chunks = transformer_options["cond_or_uncond"]
+        transformer_options["cond_or_uncond"] = [chunk % self._count for chunk in chunks]
+        return self._control.get_control(x, t, cond, batched_number, transformer_options)
 
 
 def _alone(branches: Sequence[BranchStep], asked: Prompts) -> bool:
