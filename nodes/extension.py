@@ -27,6 +27,7 @@ from .pipeline.guider import InjectedLoRAGuider
 from .pipeline.injection_settings import InjectionSettingsNode
 from .pipeline.invert import DDIMInvert
 from .pipeline.sampler import InjectedLoRASampler
+from .pipeline.scale_picture import ScalePicture
 from .pipeline.stochastic import StochasticInversion
 from .pipeline.style import StyleNode
 from .pipeline.style_from_features import StyleFromFeatures
@@ -82,6 +83,7 @@ class DiffStylerExtension(ComfyExtension):
             PreviewStyles,
             PasteContent,
             ExamplePicture,
+            ScalePicture,
             FeaturePCA,
             FeatureSimilarity,
             ReconstructionReport,

@@ -18,19 +18,16 @@ sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 from diffstyler_core.metrics.available import NotAvailable, value_or_reason
 from tools import dual_style_prompt as dp
 from tools import dual_style_tables as tables
-from tools.comfy_server import ComfyServer, ServerFailed
-from tools.demo import BASE, ROOT, require_pack
+from tools.comparison import kept_folder, run_contents, run_main
+from tools.demo import ROOT
 from tools.demo_sheet import Panel, save_grid
-from tools.devkit.base import prepare_base
-from tools.devkit.console import Failure, duration, say
+from tools.devkit.console import duration, say
 from tools.devkit.process import interrupts_on_terminate
 from tools.dual_style_figures import Clip, Distance, clip_figures, pixel_figures, read_picture
 from tools.gallery import machine
-from tools.results import fingerprint_of, kept_run
 from tools.results_prompt import name_of
 
 COMPARISON = "dual-style"
-KEPT = ROOT / ".host" / COMPARISON
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,16 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     settings = dp.Settings(steps=options.steps, cfg=options.cfg)
     networks = value_or_reason(Clip, options.clip), value_or_reason(lpips_of, options.lpips)
-    prepare_base(BASE, ROOT)
-    log = ROOT / ".host" / "logs" / f"{COMPARISON}-server.log"
-    comfyui, fingerprint, seconds = Path(os.environ["COMFYUI_PATH"]), fingerprint_of(ROOT), 0.0
-    with ComfyServer(comfyui, base_directory=BASE, extra_args=("--disable-api-nodes",), log_path=log) as server:
-        require_pack(server, server.client.object_info())
-        for content in dp.CONTENTS:
-            say(f"\n{content}")
-            run = kept_run(server.client, dp.content_prompt(content, settings), _folder(content), fingerprint)
-            seconds += run["seconds"]
-    rows = [row for content in dp.CONTENTS for row in rows_of(content, _folder(content), *networks)]
+    runs = run_contents(COMPARISON, dp.CONTENTS, lambda content: dp.content_prompt(content, settings))
+    seconds = sum(run["seconds"] for run in runs.values())
+    rows = [row for content in dp.CONTENTS for row in rows_of(content, kept_folder(COMPARISON, content), *networks)]
     made, command = f"{duration(seconds)} on {machine()}", " ".join(["python3 tools/dev.py compare", *arguments])
     report = options.output / f"{COMPARISON}.md"
     report.write_text(tables.report(rows, settings, made, command), encoding="utf-8")
@@ -68,10 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _folder(content: str) -> Path:
-    return KEPT / name_of(content)
-
-
 def rows_of(content: str, folder: Path, clip: Clip | NotAvailable, lpips: Distance | NotAvailable) -> list[tables.Row]:
     """The figures of a content's pictures."""
     original, rows = read_picture(folder / "content - saved.png"), []
@@ -89,7 +75,7 @@ def grid() -> list[list[Panel]]:
     """A row for each content and pair: the content, then every method."""
     rows = []
     for content in dp.CONTENTS:
-        folder = _folder(content)
+        folder = kept_folder(COMPARISON, content)
         for pair in dp.PAIRS:
             row = [Panel(f"{name_of(content)}: {' / '.join(pair)}", (folder / "content - saved.png").read_bytes())]
             chosen = (result for result in dp.results() if result.pair == pair)
@@ -113,10 +99,4 @@ def lpips_of(weights: Path | None) -> Distance:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (Failure, ServerFailed) as error:
-        sys.stderr.write(f"\n{error}\n")
-        sys.exit(1)
-    except KeyboardInterrupt:  # the server is stopped by now
-        sys.exit(130)
+    run_main(main)

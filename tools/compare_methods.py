@@ -9,47 +9,34 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
 from tools import methods_prompt as mp
 from tools import methods_tables as tables
 from tools import results_prompt as rp
-from tools.comfy_server import ComfyServer, ServerFailed
-from tools.demo import BASE, ROOT, require_pack
+from tools.comparison import blank, demo_picture, kept_folder, run_contents, run_main
+from tools.demo import ROOT
 from tools.demo_sheet import Panel, save_grid
-from tools.devkit.base import prepare_base
-from tools.devkit.console import Failure, duration, say
+from tools.devkit.console import duration, say
 from tools.devkit.process import interrupts_on_terminate
 from tools.gallery import machine
-from tools.results import METRICS, fingerprint_of, kept_run
+from tools.results import METRICS
 
 COMPARISON = "methods"
-KEPT = ROOT / ".host" / COMPARISON
 
 
 def main(arguments: Sequence[str]) -> int:
     interrupts_on_terminate()
     options = _parser().parse_args(arguments)
     contents, styles = rp.CONTENTS[: options.contents], rp.STYLES[: options.styles]
-    prepare_base(BASE, ROOT)
-    log = ROOT / ".host" / "logs" / f"{COMPARISON}-server.log"
-    comfyui, fingerprint, runs = Path(os.environ["COMFYUI_PATH"]), fingerprint_of(ROOT), []
-    with ComfyServer(comfyui, base_directory=BASE, extra_args=("--disable-api-nodes",), log_path=log) as server:
-        require_pack(server, server.client.object_info())
-        for content in contents:
-            say(f"\n{content}")
-            api = mp.content_prompt(content, styles)
-            runs.append(kept_run(server.client, api, KEPT / rp.name_of(content), fingerprint))
-    rows = [row for content, run in zip(contents, runs, strict=True) for row in rows_of(content, run, styles)]
-    made, command = f"{duration(sum(r['seconds'] for r in runs))} on {machine()}", " ".join(arguments)
+    runs = run_contents(COMPARISON, contents, lambda content: mp.content_prompt(content, styles))
+    rows = [row for content, run in runs.items() for row in rows_of(content, run, styles)]
+    made, command = f"{duration(sum(r['seconds'] for r in runs.values()))} on {machine()}", " ".join(arguments)
     report = options.output / f"{COMPARISON}.md"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(tables.report(rows, made, f"python3 tools/dev.py compare {command}"), encoding="utf-8")
@@ -87,39 +74,16 @@ def rows_of(content: str, run: dict[str, Any], styles: Sequence[rp.Style] = rp.S
 def grid(contents: Sequence[str], styles: Sequence[rp.Style]) -> list[list[Panel]]:
     """A row for each content: its picture, then for each style every way; above them the style pictures."""
     count = len(mp.METHODS)
-    rows = [[Panel("content", _blank())]]
+    rows = [[Panel("content", blank())]]
     for style in styles:
-        rows[0] += [Panel(f"style: {style.name}", _picture(style.picture)), *[Panel("", _blank())] * (count - 1)]
+        rows[0] += [Panel(f"style: {style.name}", demo_picture(style.picture)), *[Panel("", blank())] * (count - 1)]
     for content in contents:
-        folder, row = KEPT / rp.name_of(content), [Panel(rp.name_of(content), _picture(content))]
+        folder, row = kept_folder(COMPARISON, content), [Panel(rp.name_of(content), demo_picture(content))]
         for _, method, title in mp.results_of(styles):
             row.append(Panel(method.split(",")[0], (folder / f"{title} - saved.png").read_bytes()))
         rows.append(row)
     return rows
 
 
-def _picture(name: str) -> bytes:
-    """The middle of a demo picture, as PNG: of a style what its methods see, of a content all of it."""
-    with Image.open(ROOT / "demo" / "pictures" / name) as file:
-        seen = file.crop((128, 128, 384, 384)) if name.startswith("style") else file.convert("RGB")
-    return _png(seen)
-
-
-def _blank() -> bytes:
-    return _png(Image.new("RGB", (8, 8), "white"))
-
-
-def _png(picture: Image.Image) -> bytes:
-    encoded = io.BytesIO()
-    picture.save(encoded, "PNG")
-    return encoded.getvalue()
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (Failure, ServerFailed) as error:
-        sys.stderr.write(f"\n{error}\n")
-        sys.exit(1)
-    except KeyboardInterrupt:  # the server is stopped by now
-        sys.exit(130)
+    run_main(main)

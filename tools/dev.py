@@ -7,6 +7,7 @@
     python3 tools/dev.py bench           speed as ratios to the host's own nodes; --memory: peak memory at SD1.5's size
     python3 tools/dev.py gallery         the README's pictures, made anew by the workflows
     python3 tools/dev.py compare dual-style   two styles in one picture, four ways, as the document compares them
+    python3 tools/dev.py compare settings     which layers and windows suit the demo checkpoint, on all pairs
     python3 tools/dev.py compare methods      the LoRA way, StyleID, shared attention and InST, on all pairs
     python3 tools/dev.py setup           only the set-up
     python3 tools/dev.py run -- ...      the environment's Python with these arguments
@@ -44,7 +45,11 @@ from tools.devkit.process import GUARD, interrupts_on_terminate, run_foreground
 
 # Not resolved: where the pack is linked into a ComfyUI, the way it was called through tells which.
 ROOT = Path(__file__).absolute().parent.parent
-COMPARISONS = {"dual-style": "compare_dual_style.py", "methods": "compare_methods.py"}
+COMPARISONS = {
+    "dual-style": "compare_dual_style.py",
+    "methods": "compare_methods.py",
+    "settings": "compare_settings.py",
+}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -67,7 +67,11 @@ SHEETS = {
     ),
     "inst-description": Entry("DiffStyler - style description (InST)", "A style in words alone, nothing trained."),
 }
-NOT_RUN = {"DiffStyler - DEADiff style of a picture": "A new picture in the style of a reference (needs DEADiff)."}
+NOT_RUN = {
+    "DiffStyler - DEADiff style of a picture": "A new picture in the style of a reference (needs DEADiff).",
+    "DiffStyler - one style (SD1.5)": "One picture in the style of another, by Stable Diffusion 1.5 at 512.",
+    "DiffStyler - one style (SDXL)": "One picture in the style of another, by SDXL at 1024.",
+}
 """Workflows whose models are not in the pack: their thumbnail shows the picture that goes in."""
 
 

@@ -125,7 +125,8 @@ class ReferencePlan:
 class Reference:
     """A style's own picture as a style. features: its capture, with values.
 
-    layers: decoder layers, None for all that were captured. start, end: shares of the run.
+    layers: decoder layers, None for all that were captured. start, end: shares of the run. in_both: of those, only the
+    ones that the content's capture has the queries of, where the method takes them.
     """
 
     features: Capture
@@ -133,6 +134,7 @@ class Reference:
     layers: Layers = None
     start: float = 0.0
     end: float = 1.0
+    in_both: bool = False
 
     def __post_init__(self) -> None:
         require_share(self.start, "start_percent")
@@ -149,11 +151,18 @@ class Reference:
         if not self.plan().sites:
             raise ValueError("layers: none was given, so nothing would happen. Write them like '6-11', or 'all'.")
 
-    def plan(self) -> ReferencePlan:
-        """Where and when it acts. Raises ValueError for steps that were not captured, and files that are gone."""
+    def plan(self, content: Capture | None = None) -> ReferencePlan:
+        """Where and when it acts. content: its capture, once it is known.
+
+        Raises ValueError for steps that were not captured, files that are gone, and when the two pictures' captures
+        have no layer in common that could be used.
+        """
         steps = self.features.trajectory.schedule.steps
         ends = steps_in(self.start, steps), steps_in(self.end, steps)
-        plan = ReferencePlan(self.method, self._sites(), *ends)
+        sites = self._sites()
+        if self.in_both and self.method.takes_queries and content is not None:
+            sites = _in_common(sites, content)
+        plan = ReferencePlan(self.method, sites, *ends)
         _require_taken(self.features, plan, "the style's attention is taken")
         return plan
 
@@ -174,6 +183,20 @@ class Reference:
         layers = "" if self.layers is None else f", layers {format_layers(self.layers)}"
         window = f", {percent(self.start)} to {percent(self.end)} of the run"
         return f"{self.method}{layers}{'' if (self.start, self.end) == (0.0, 1.0) else window}"
+
+
+def _in_common(sites: tuple[Site, ...], content: Capture) -> tuple[Site, ...]:
+    common = tuple(site for site in sites if site in content.request.attention_sites)
+    if not common:
+        layers, own = (
+            format_layers(tuple(s.layer for s in some if s.kind == "self-attention")) or "none"
+            for some in (sites, content.request.attention_sites)
+        )
+        raise ValueError(
+            f"layers: the style's picture was captured at self-attention layers {layers}, the content at {own}: they "
+            "have none in common. Set self_attention_layers of both Capture Features/Attention nodes to the same."
+        )
+    return common
 
 
 def _require_taken(capture: Capture, plan: ReferencePlan, why: str) -> None:

@@ -29,9 +29,13 @@ class Site(NamedTuple):
 
 @dataclass(frozen=True)
 class UNetLayout:
-    """Which sites a UNet has: per kind, layer -> number of transformer blocks (1 for features)."""
+    """Which sites a UNet has: per kind, layer -> number of transformer blocks (1 for features).
+
+    strides: layer -> how many cells of the latent, along a side, one of its grid's is.
+    """
 
     blocks: dict[Kind, dict[int, int]] = field(default_factory=dict)
+    strides: dict[int, int] = field(default_factory=dict)
 
     def layers(self, kind: Kind) -> tuple[int, ...]:
         """The layers that have this kind of site, ascending."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import comfy.model_sampling
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from comfy.supported_models import SD20, SDXL, SDXLRefiner
 
 from ...diffstyler_core.diffusion.schedule import NoiseSchedule, Prediction, Spacing
 from ...diffstyler_core.injection.sites import Kind, UNetLayout
+from .demo_model import MARKER
 
 
 def unet_of(model: ModelPatcher) -> UNetModel:
@@ -61,16 +63,40 @@ def require_compatible(model: ModelPatcher, name: str = "model", applied: bool =
 
 
 def layout_of(model: ModelPatcher) -> UNetLayout:
-    """Which sites the model's decoder has."""
+    """Which sites the model's decoder has, and the stride of each of its layers."""
+    unet = unet_of(model)
     blocks: dict[Kind, dict[int, int]] = {"feature": {}, "self-attention": {}, "cross-attention": {}}
-    for layer, block in enumerate(unet_of(model).output_blocks):
+    strides, stride = {}, 2 ** sum(isinstance(m, Downsample) for block in unet.input_blocks for m in block)
+    for layer, block in enumerate(unet.output_blocks):
+        strides[layer] = stride
         for module in block:
             if isinstance(module, ResBlock):
                 blocks["feature"][layer] = 1
             if isinstance(module, SpatialTransformer):
                 blocks["self-attention"][layer] = len(module.transformer_blocks)
                 blocks["cross-attention"][layer] = len(module.transformer_blocks)
-    return UNetLayout(blocks)
+            if isinstance(module, Upsample):  # the last of its layer: what comes after sees twice the cells
+                stride //= 2
+    return UNetLayout(blocks, strides)
+
+
+def is_demo(model: ModelPatcher) -> bool:
+    """Whether it is the demo checkpoint that comes with the pack, whose small network wants settings of its own."""
+    return MARKER in model.model.model_config.required_keys
+
+
+def native_side(model: ModelPatcher) -> int:
+    """Pixels along a side of the square pictures that the model was trained on.
+
+    Raises ValueError for a model without a UNet decoder.
+    """
+    unet_of(model)
+    config = model.model.model_config
+    if is_demo(model):
+        return 256
+    if isinstance(config, (SDXL, SDXLRefiner)):
+        return 1024
+    return 768 if isinstance(config, SD20) and prediction_of(model) == "v" else 512
 
 
 def prediction_of(model: ModelPatcher) -> Prediction:

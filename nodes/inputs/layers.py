@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from ...diffstyler_core.injection.auto import ALL as ALL
+from ...diffstyler_core.injection.auto import AUTO as AUTO
 from ...diffstyler_core.injection.settings import Layers
 from ...diffstyler_core.injection.sites import parse_layers
 from ..host.checks.refusal import refusal
-
-ALL = "all"
 
 
 def layers_of(text: str, name: str) -> Layers:
@@ -18,4 +18,5 @@ def layers_of(text: str, name: str) -> Layers:
 
 def readable_layers(**lists: str | None) -> bool | str:
     """For ``validate_inputs``: True, or what is wrong with one of the lists. None stands for a wire: not known yet."""
-    return refusal(*(partial(layers_of, text, name) for name, text in lists.items() if text is not None))
+    known = {name: text for name, text in lists.items() if text is not None and text.strip() != AUTO}
+    return refusal(*(partial(layers_of, text, name) for name, text in known.items()))

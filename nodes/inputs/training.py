@@ -19,11 +19,11 @@ def rate_input(default: float) -> io.Float.Input:
     return io.Float.Input(
         "learning_rate",
         default=default,
-        min=1e-8,
+        min=0.0,
         max=1.0,
         step=1e-5,
         round=1e-8,
-        tooltip="AdamW, constant. Lower it when the loss explodes.",
+        tooltip="AdamW, constant. Lower it when the loss explodes. 0: what suits the model, which the node then says.",
     )
 
 
@@ -38,11 +38,12 @@ def resolution_input() -> io.Int.Input:
     """The side of the square that is trained on."""
     return io.Int.Input(
         "resolution",
-        default=512,
-        min=64,
+        default=0,
+        min=0,
         max=4096,
         step=8,
-        tooltip="Side in pixels: the picture is resized and cropped to a square of it. 512 for SD1, SD2.",
+        tooltip="Side in pixels, 64 or more: the picture is resized and cropped to a square of it. 0: the size that "
+        "the model was trained on, 512 for SD1, 1024 for SDXL.",
     )
 
 

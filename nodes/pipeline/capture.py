@@ -20,9 +20,9 @@ from ..host.lora.run import STRONGEST, LoraRun
 from ..host.model import require_compatible, require_family
 from ..host.precision import PRECISIONS
 from ..host.progress import stop_if_cancelled
-from ..host.sampling.capture import captured, keep_in, request_for
+from ..host.sampling.capture import Wanted, captured, keep_in, request_for
 from ..host.types import ModelPatcher
-from ..inputs.layers import readable_layers
+from ..inputs.layers import AUTO, readable_layers
 from ..inputs.widgets import share_input, strength_input
 
 
@@ -59,7 +59,7 @@ class CaptureFeatures(io.ComfyNode):
             display_name="Capture Features/Attention",
             category=sockets.CATEGORY,
             description="Takes the features and the attention of the content's own run, for the sampler to inject. "
-            "Layers are decoder layers (output blocks), written like 4-11 or 4,6-8; empty for none.",
+            "Layers are decoder layers (output blocks): auto, a list like 4-11 or 4,6-8, all; empty for none.",
             search_aliases=[
                 "plug and play",
                 "pnp",
@@ -74,14 +74,23 @@ class CaptureFeatures(io.ComfyNode):
                 io.Model.Input("model", tooltip="The base model, as on the sampler."),
                 sockets.Trajectory.Input("trajectory", tooltip="From DDIM Invert."),
                 io.Conditioning.Input("source", tooltip="Prompt of the content's run; usually the empty prompt."),
-                io.String.Input("feature_layers", default="4", tooltip="ResBlocks to take hidden states from."),
                 io.String.Input(
-                    "self_attention_layers", default="4-11", tooltip="Layers to take self-attention q, k from."
+                    "feature_layers",
+                    default=AUTO,
+                    tooltip="ResBlocks to take hidden states from. auto: the one that sees of this picture what the "
+                    "paper's layer 4 sees at 512; which, the node says.",
+                ),
+                io.String.Input(
+                    "self_attention_layers",
+                    default=AUTO,
+                    tooltip="Layers to take self-attention q, k from. auto: from the feature layer on, 4-11 in the "
+                    "paper; with values on, those that Training-free Style takes.",
                 ),
                 io.String.Input(
                     "cross_attention_layers",
                     default="",
-                    tooltip="Layers to take cross-attention q, k from. The 2024 paper injects them too (4-11).",
+                    tooltip="Layers to take cross-attention q, k from. The 2024 paper injects them too "
+                    "(4-11); auto: those of the self-attention.",
                     advanced=True,
                 ),
                 share_input(
@@ -172,7 +181,8 @@ class CaptureFeatures(io.ComfyNode):
         require_number(feature_end_percent, "feature_end_percent", 0.0, 1.0)
         require_number(attention_end_percent, "attention_end_percent", 0.0, 1.0)
         ends = steps_in(feature_end_percent, steps), steps_in(attention_end_percent, steps)
-        request = request_for(model, feature_layers, self_attention_layers, cross_attention_layers, *ends, values)
+        wanted = Wanted(feature_layers, self_attention_layers, cross_attention_layers)
+        request, chosen = request_for(model, trajectory.content, wanted, *ends, values)
         request.check(steps)
         require_conditioning(source, model, "source", one=True)
         require_number(lora_strength, "lora_strength", -STRONGEST, STRONGEST)
@@ -186,7 +196,7 @@ class CaptureFeatures(io.ComfyNode):
             store = captured(model, trajectory, source, run, request, keeper, keep_in(storage, request))
             kept = f"{store.nbytes / 1e6:.1f} MB in {storage} ({kept_as(keeper, precision)})"
             size = f"{kept}, {request.steps()} UNet evaluations"
-        lines = [*describe(request, steps), size, *run.notes]
+        lines = [*describe(request, steps), *chosen, size, *run.notes]
         if lora is not None:
             lines.append("of the base model: the LoRA's strength is 0" if run.bare else "of the UNet with the LoRA")
         if identity(source) != trajectory.source:

@@ -19,11 +19,8 @@ from ..host.checks.conditioning import Conditioning
 from ..host.checks.numbers import require_number
 from ..host.checks.text import one_line, require_text
 from ..host.lora.run import STRONGEST
-from ..inputs.layers import layers_of, readable_layers
+from ..inputs.layers import AUTO, layers_of, readable_layers
 from ..inputs.widgets import share_input, strength_input
-
-LAYERS = "6-11"
-"""The paper's 7th to 12th decoder layer, counted from 0, as StyleID's first implementation has them."""
 
 
 def method_input() -> io.DynamicCombo.Input:
@@ -142,9 +139,10 @@ class StyleFromFeatures(io.ComfyNode):
                 method_input(),
                 io.String.Input(
                     "layers",
-                    default=LAYERS,
-                    tooltip="Decoder layers whose self-attention looks at the style: 6-11 as StyleID, or 'all' that "
-                    "were captured. Earlier layers take more of the style's shapes.",
+                    default=AUTO,
+                    tooltip="Decoder layers whose self-attention looks at the style. auto: all that were captured of "
+                    "the style's picture and, for StyleID's queries, of the content; 6-11 with SD1/SD2 at 512, as "
+                    "StyleID has them. Or a list like 6-11, or 'all'. Earlier layers take more of the style's shapes.",
                 ),
                 share_input(
                     "start_percent", 0.0, "From which share of the run on the style's attention is used.", rare=True
@@ -194,7 +192,7 @@ class StyleFromFeatures(io.ComfyNode):
         positive: Conditioning,
         style_features: Capture,
         method: dict[str, Any] | None,
-        layers: str = LAYERS,
+        layers: str = AUTO,
         start_percent: float = 0.0,
         end_percent: float = 1.0,
         strength: float = 1.0,
@@ -206,7 +204,9 @@ class StyleFromFeatures(io.ComfyNode):
     ) -> io.NodeOutput:
         called = one_line(require_text(name, f"name of style {len(previous) + 1}"))
         how = method_of(method)
-        reference = Reference(style_features, how, layers_of(layers, "layers"), start_percent, end_percent)
+        auto = layers.strip() == AUTO
+        named = None if auto else layers_of(layers, "layers")
+        reference = Reference(style_features, how, named, start_percent, end_percent, auto)
         if injection is None and isinstance(how, StyleID):
             injection = NOTHING
         style = Style(lora, positive, strength, mask, None, injection, called, reference)

@@ -19,6 +19,7 @@ from ..host.checks.refusal import refusal
 from ..host.identity import identity
 from ..host.model import family_of
 from ..host.precision import training_dtype
+from ..host.training.auto import LORA, suited
 from ..host.training.latents import prepare_pictures
 from ..host.training.outcome import broke_off, loaded, trained_words
 from ..host.training.picture_name import resolved
@@ -151,14 +152,15 @@ class TrainStyleLoRA(io.ComfyNode):
         save: bool,
         filename_prefix: str,
     ) -> io.NodeOutput:
+        side, rate, chosen = suited(model, resolution, learning_rate, LORA)
         config = TrainConfig(
             rank,
             alpha,
             steps,
-            learning_rate,
+            rate,
             weight_decay,
             seed,
-            resolution,
+            side,
             batch_size,
             TARGETS[targets],
             gradient_checkpointing,
@@ -174,7 +176,7 @@ class TrainStyleLoRA(io.ComfyNode):
         if save:
             found, again = store.find()
             if found is not None:
-                return cls._found(store, found, again)
+                return cls._found(store, found, again, chosen)
             store.check_writable(estimated_size(model, config))
         progress = Progress(config.steps, preview_every)
         started = time.monotonic()
@@ -195,7 +197,7 @@ class TrainStyleLoRA(io.ComfyNode):
             raise ValueError(broke_off(store, state, metadata, result.stopped_at, config, save))
         saved = store.save(state, metadata) if save else Saved("", "not saved (save is off)")
         trained = trained_words(config.steps, time.monotonic() - started, result.losses)
-        text = "\n".join(filter(None, [trained, words, again, saved.words]))
+        text = "\n".join(filter(None, [trained, chosen, words, again, saved.words]))
         return host_text.output(state, {"loss": result.losses}, saved.name, text=text)
 
     @classmethod
@@ -204,6 +206,7 @@ class TrainStyleLoRA(io.ComfyNode):
         return resolved(prefix, prompt, None if cls.hidden is None else cls.hidden.unique_id, "style_image")
 
     @classmethod
-    def _found(cls, store: LoraStore, found: Found, again: str) -> io.NodeOutput:
+    def _found(cls, store: LoraStore, found: Found, again: str, chosen: str) -> io.NodeOutput:
         name, text = loaded(store, found, again, kohya_metadata)
+        text = "\n".join(filter(None, [text, chosen]))
         return host_text.output(found.state, {"loss": found.record["losses"]}, name, text=text)

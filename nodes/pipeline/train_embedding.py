@@ -17,6 +17,7 @@ from ..host.checks.pictures import style_pictures
 from ..host.checks.refusal import refusal
 from ..host.model import family_of
 from ..host.precision import training_dtype
+from ..host.training import auto
 from ..host.training.embedding import encoded, picture_embedding, require_projection, train_embedding
 from ..host.training.embedding_file import (
     embedding_metadata,
@@ -147,10 +148,12 @@ class TrainStyleEmbedding(io.ComfyNode):
         clip_vision: Any = None,
     ) -> io.NodeOutput:
         own = config_part(method, clip_vision)
+        rates = auto.EMBEDDING if own["method"] == EMBEDDING else auto.ATTENTION
+        side, own["learning_rate"], chosen = auto.suited(model, resolution, own["learning_rate"], rates)
         config = EmbeddingConfig(
             steps=steps,
             seed=seed,
-            resolution=resolution,
+            resolution=side,
             batch_size=batch_size,
             gradient_checkpointing=gradient_checkpointing,
             **own,
@@ -170,6 +173,7 @@ class TrainStyleEmbedding(io.ComfyNode):
             if found is not None:
                 require_vectors(found.state, clip, config.vectors)
                 name, text = loaded(store, found, again, embedding_metadata)
+                text = "\n".join(filter(None, [text, chosen]))
                 return cls._output(clip, template, found.state, found.record["losses"], name, text)
             store.check_writable(embedding_size(clip, config.vectors))
         image = None if clip_vision is None else picture_embedding(clip_vision, pictures)
@@ -182,7 +186,7 @@ class TrainStyleEmbedding(io.ComfyNode):
             raise ValueError(broke_off(store, learned.vectors, metadata, stopped_at, config, save))
         saved = store.save(learned.vectors, metadata) if save else Saved("", "not saved (save is off)")
         trained = trained_words(config.steps, time.monotonic() - started, losses)
-        text = "\n".join(filter(None, [trained, learned.words, again, saved.words]))
+        text = "\n".join(filter(None, [trained, chosen, learned.words, again, saved.words]))
         return cls._output(clip, template, learned.vectors, losses, saved.name, text)
 
     @classmethod

@@ -19,7 +19,9 @@ each_workflow = pytest.mark.parametrize("file", FILES, ids=lambda file: file.ste
 LACKING = {
     "DiffStyler - DEADiff style of a picture": {
         "CheckpointLoaderSimple", "CLIPVisionLoader", "DiffStyler_LoadDEADiff"
-    }
+    },
+    "DiffStyler - one style (SD1.5)": {"CheckpointLoaderSimple"},
+    "DiffStyler - one style (SDXL)": {"CheckpointLoaderSimple"},
 }  # fmt: skip
 """What names a model that is not in the pack, by workflow."""
 

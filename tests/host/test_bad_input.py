@@ -38,7 +38,7 @@ CAPTURE = [
     ({"cross_attention_layers": "0,99"}, "cross-attention layers 0,99 do not exist", "2-3"),
     ({"feature_layers": "4;5"}, "feature_layers", "'4;5'", "4,6-8"),
     ({"self_attention_layers": "11-4"}, "self_attention_layers", "'11-4'", "'4-11'"),
-    ({"cross_attention_layers": "all"}, "cross_attention_layers", "'all'", "4,6-8"),
+    ({"cross_attention_layers": "every"}, "cross_attention_layers", "'every'", "4,6-8"),
     ({"feature_layers": "-4"}, "feature_layers", "'-4'", "4,6-8"),
     ({"feature_steps": STEPS + 1}, "feature_end_percent", "0..1", "got 1.25"),
     ({"attention_steps": 50}, "attention_end_percent", "0..1", "got 12.5"),

@@ -12,7 +12,7 @@ from tools.workflow_api import set_input
 FILE = Path(__file__).parents[1] / "workflows" / "DiffStyler - one style.json"
 CHECKPOINT, CONTENT, TRAIN, INVERT, CAPTURE, SAMPLER, RESULT = "1", "2", "10", "11", "12", "13", "15"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "ImageScale": {"width": 64, "height": 64},
+    "DiffStyler_ScalePicture": {"size": 64},
     "DiffStyler_TrainStyleLoRA": {"steps": 3, "resolution": 64, "batch_size": 1, "rank": 2},
     "DiffStyler_DDIMInvert": {"steps": 10},
 }

@@ -78,7 +78,7 @@ def test_a_change_of_the_prompt_does_not_retrain(client, first):
 
 def test_another_content_does_not_retrain(client, first):
     prompt = small_run()
-    set_input(prompt, "ImageScale", "crop", "disabled")
+    set_input(prompt, "DiffStyler_ScalePicture", "shape", "keep aspect")
     assert {TRAIN, "5", "7"} <= client.queue(prompt).cached
 
 

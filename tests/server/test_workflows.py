@@ -72,7 +72,10 @@ def test_a_workflow_runs_and_says_what_it_did(client, file):
 def test_outside_the_mask_the_photograph_comes_back(client):
     """Style in a mask: pasted back, the pixels far from the mask are the content's own, bit for bit."""
     prompt = small(next(file for file in FILES if "style in a mask" in file.stem))
-    upscale, pasted = find_nodes(prompt, "ImageScale")[0], find_nodes(prompt, "With the original pixels outside")[0]
+    upscale, pasted = (
+        find_nodes(prompt, "DiffStyler_ScalePicture")[0],
+        find_nodes(prompt, "With the original pixels outside")[0],
+    )
     prompt["content"] = {"class_type": "SaveImage", "inputs": {"images": [upscale, 0], "filename_prefix": "content"}}
     (paste,) = find_nodes(prompt, "DiffStyler_PasteContent")
     prompt[paste]["inputs"].update(grow=0, feather=0)

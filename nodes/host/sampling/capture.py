@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import comfy.memory_management
 import comfy.model_management
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.trajectory import Trajectory
+from ....diffstyler_core.injection.auto import ALL, AUTO, auto_layers, fine_layers
 from ....diffstyler_core.injection.capture import CaptureRequest, flatten
 from ....diffstyler_core.injection.keeper import Keeper, require_finite
-from ....diffstyler_core.injection.sites import parse_layers
+from ....diffstyler_core.injection.sites import Kind, parse_layers
 from ....diffstyler_core.injection.size import fitting
 from ....diffstyler_core.injection.store import DiskStore, MemoryStore, Storage
 from ....diffstyler_core.injection.taps import Recorder, SiteTensors
@@ -34,25 +36,49 @@ Store = MemoryStore | DiskStore
 Keep = Callable[[Iterator[SiteTensors]], Store]
 
 
+class Wanted(NamedTuple):
+    """Which layers are asked for, as people write them: a list like 4-11, 'all', 'auto', or empty for none."""
+
+    feature: str
+    self_attention: str
+    cross_attention: str
+
+
+class Requested(NamedTuple):
+    """A request, and how layers that were left to it were chosen, in words."""
+
+    request: CaptureRequest
+    words: tuple[str, ...]
+
+
 def request_for(
-    model: ModelPatcher,
-    feature: str,
-    self_attention: str,
-    cross_attention: str,
-    feature_steps: int,
-    attention_steps: int,
-    values: bool = False,
-) -> CaptureRequest:
-    """The request that the layer lists and numbers of steps stand for, checked against this UNet."""
+    model: ModelPatcher, content: Tensor, wanted: Wanted, feature_steps: int, attention_steps: int, values: bool = False
+) -> Requested:
+    """The request that layers and numbers of steps stand for. content: the latent [1, C, h, w] that is captured.
+
+    'auto' is what the paper's layers are on this UNet at this size; of a style's own picture (``values``) the finer
+    self-attention, which Training-free Style takes. Raises ValueError for layers that this UNet has not.
+    """
     layout = layout_of(model)
-    return CaptureRequest(
-        layout.sites("feature", parse_layers(feature, "feature_layers")),
-        layout.sites("self-attention", parse_layers(self_attention, "self_attention_layers"))
-        + layout.sites("cross-attention", parse_layers(cross_attention, "cross_attention_layers")),
-        feature_steps,
-        attention_steps,
-        values,
-    )
+    auto = auto_layers(layout, *content.shape[-2:])
+    if values:
+        auto = auto._replace(feature=(), self_attention=fine_layers(layout))
+    kinds: dict[Kind, tuple[str, str, tuple[int, ...]]] = {
+        "feature": (wanted.feature, "feature_layers", auto.feature),
+        "self-attention": (wanted.self_attention, "self_attention_layers", auto.self_attention),
+        "cross-attention": (wanted.cross_attention, "cross_attention_layers", auto.self_attention),
+    }
+    sites = {}
+    for kind, (text, name, chosen) in kinds.items():
+        sites[kind] = layout.sites(kind, _layers(text, name, chosen, layout.layers(kind)))
+    attention = sites["self-attention"] + sites["cross-attention"]
+    words = (str(auto),) if AUTO in (text.strip() for text in wanted) else ()
+    return Requested(CaptureRequest(sites["feature"], attention, feature_steps, attention_steps, values), words)
+
+
+def _layers(text: str, name: str, auto: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...]:
+    named = {AUTO: auto, ALL: known}.get(text.strip())
+    return parse_layers(text, name) if named is None else named
 
 
 class CaptureRun:

@@ -230,8 +230,9 @@ class Contents:
         """
         style = self._known_as(reference.features, f"style_features of {name}")
         try:
-            plan = reference.plan()
-            plan.require_queries(None if injected is None else injected.content.capture)
+            content = None if injected is None else injected.content.capture
+            plan = reference.plan(content)
+            plan.require_queries(content)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         return Referenced(style, plan)
