@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.trajectory import Trajectory
-from ....diffstyler_core.injection.auto import ALL, AUTO, auto_layers, fine_layers
+from ....diffstyler_core.injection.auto import ALL, AUTO, auto_layers, fine_layers, texture_layers
 from ....diffstyler_core.injection.capture import CaptureRequest, flatten
 from ....diffstyler_core.injection.keeper import Keeper, require_finite
 from ....diffstyler_core.injection.sites import Kind, parse_layers
@@ -28,7 +28,7 @@ from ....diffstyler_core.injection.store import DiskStore, MemoryStore, Storage
 from ....diffstyler_core.injection.taps import Recorder, SiteTensors
 from ..checks.conditioning import Conditioning
 from ..lora.run import LoraRun
-from ..model import layout_of
+from ..model import is_demo, layout_of
 from .forward import Acting
 from .runs import Run, SourceGuider, denoise_content, run_guider, to_exploding
 
@@ -56,11 +56,12 @@ def request_for(
 ) -> Requested:
     """The request that layers and numbers of steps stand for. content: the latent [1, C, h, w] that is captured.
 
-    'auto' is what the paper's layers are on this UNet at this size; of a style's own picture (``values``) the finer
-    self-attention, which Training-free Style takes. Raises ValueError for layers that this UNet has not.
+    'auto' is what the paper's layers are on this UNet at this size; on the small demo checkpoint what measures best
+    there; of a style's own picture (``values``) the finer self-attention, which Training-free Style takes. Raises ValueError for layers that this UNet has not.
     """
     layout = layout_of(model)
-    auto = auto_layers(layout, *content.shape[-2:])
+    choose = texture_layers if is_demo(model) else auto_layers
+    auto = choose(layout, *content.shape[-2:])
     if values:
         auto = auto._replace(feature=(), self_attention=fine_layers(layout))
     kinds: dict[Kind, tuple[str, str, tuple[int, ...]]] = {
