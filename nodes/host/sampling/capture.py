@@ -57,7 +57,8 @@ def request_for(
     """The request that layers and numbers of steps stand for. content: the latent [1, C, h, w] that is captured.
 
     'auto' is what the paper's layers are on this UNet at this size; on the small demo checkpoint what measures best
-    there; of a style's own picture (``values``) the finer self-attention, which Training-free Style takes. Raises ValueError for layers that this UNet has not.
+    there; of a style's own picture (``values``) the finer self-attention, which Training-free Style takes. Raises
+    ValueError for layers that this UNet has not.
     """
     layout = layout_of(model)
     choose = texture_layers if is_demo(model) else auto_layers
