@@ -72,8 +72,9 @@ def chosen(rows: Sequence[Row]) -> list[str]:
     return [
         f"`auto` takes *{CHOSEN.name}* on the demo checkpoint: the finest grid's self-attention alone.",
         f"Of the edge agreement that the paper's layers (*{PAPER.name}*) gain over nothing injected, it has",
-        f"{kept:.0f} %, for {cost:.0f} % of what those cost in Gram distance. Against the paper's layers, its textures are",
-        f"nearer to the style's in {nearer['gram_filters']} of {len(own)} pairs, its colours in {nearer['colour']}.",
+        f"{kept:.0f} %, for {cost:.0f} % of what those cost in Gram distance. Against the paper's layers, its",
+        f"textures are nearer to the style's in {nearer['gram_filters']} of {len(own)} pairs,",
+        f"its colours in {nearer['colour']}.",
     ]
 
 
