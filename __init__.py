@@ -9,6 +9,11 @@ WEB_DIRECTORY = "./web"
 
 async def comfy_entrypoint() -> Any:
     """The host's V3 entry point. Nothing of the host is imported before it calls this."""
+    from comfy_api.latest import io
+
+    from .nodes.host.requirement import require_host
+
+    require_host(io)
     from .nodes.extension import DiffStylerExtension
 
     return DiffStylerExtension()
