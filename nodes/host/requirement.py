@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-OLDEST = "0.30.0"
+OLDEST = "0.24.0"
 
 
 def require_host(io: Any) -> None:
@@ -19,7 +19,8 @@ def require_host(io: Any) -> None:
 
 
 def missing_from(io: Any) -> tuple[str, ...]:
-    missing = [f"io.{name}" for name in ("BoundingBox", "BoundingBoxes") if not hasattr(io, name)]
+    """The names of what a host's `io` lacks."""
+    missing = [f"io.{name}" for name in ("BoundingBox",) if not hasattr(io, name)]
     if "has_intermediate_output" not in inspect.signature(io.Schema).parameters:
         missing.append("io.Schema(has_intermediate_output)")
     return tuple(missing)

@@ -28,6 +28,8 @@ from ..host.segment.weights import FOLDER, weights_names, weights_path
 
 MODES = ("text", "points", "boxes", "everything")
 WHEN_NONE = ("empty mask", "error")
+BOXES = ("BoundingBox", "BoundingBoxes", "BBOX")
+"""The host's types of boxes; ComfyUI before 0.30 has no BoundingBoxes."""
 
 
 class FastSAMMask(io.ComfyNode):
@@ -266,7 +268,7 @@ def wired_inputs() -> list[io.Input]:
         ),
         io.MultiType.Input(
             "box_input",
-            [io.BoundingBox, io.BoundingBoxes, io.BBOX],
+            [getattr(io, name) for name in BOXES if hasattr(io, name)],
             optional=True,
             tooltip="Mode boxes only: added to those of the text field. BBOX is x1, y1, x2, y2.",
         ),

@@ -19,10 +19,10 @@ class OlderSchema:
     def __init__(self, node_id, inputs=None): ...
 
 
-@pytest.mark.parametrize("lacking", ["io.BoundingBox", "io.BoundingBoxes", "io.Schema(has_intermediate_output)"])
+@pytest.mark.parametrize("lacking", ["io.BoundingBox", "io.Schema(has_intermediate_output)"])
 def test_an_older_host_is_named_with_what_it_lacks_and_nothing_else(pack, monkeypatch, lacking):
     io = comfy_api.latest.io
-    older = {"BoundingBox": io.BoundingBox, "BoundingBoxes": io.BoundingBoxes, "Schema": io.Schema}
+    older = {"BoundingBox": io.BoundingBox, "Schema": io.Schema}
     if "Schema" in lacking:
         older["Schema"] = OlderSchema
     else:
@@ -31,7 +31,7 @@ def test_an_older_host_is_named_with_what_it_lacks_and_nothing_else(pack, monkey
     with pytest.raises(ImportError) as refusal:
         enter(pack)
     assert str(refusal.value) == (
-        f"DiffStyler needs ComfyUI 0.30.0 or newer: this one has no {lacking}. Update ComfyUI and start it again."
+        f"DiffStyler needs ComfyUI 0.24.0 or newer: this one has no {lacking}. Update ComfyUI and start it again."
     )
 
 
