@@ -15,7 +15,17 @@ SHAPES: dict[str, dict[str, Any]] = {
     "sd21": {"block_out_channels": (32, 64, 128, 128), "attention_head_dim": [4, 8, 16, 16], "layers_per_block": 2},
     "sd15": {"block_out_channels": (32, 64, 128, 128), "attention_head_dim": 4, "layers_per_block": 2},
     "small": {"block_out_channels": (32, 32), "attention_head_dim": 4, "layers_per_block": 1},
+    "sdxl": {
+        "block_out_channels": (32, 64, 128),
+        "attention_head_dim": [4, 8, 16],
+        "layers_per_block": 2,
+        "transformer_layers_per_block": [1, 1, 2],
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 32 + 6 * 256,
+    },
 }
+"""'sdxl' has its attention on the inner levels, the others on the outer ones."""
 
 
 def diffusers_unet(kind: str, seed: int) -> diffusers.UNet2DConditionModel:
@@ -24,14 +34,18 @@ def diffusers_unet(kind: str, seed: int) -> diffusers.UNet2DConditionModel:
     Only the biases and norms are moved, so that none of them is idle.
     """
     levels = len(SHAPES[kind]["block_out_channels"])
+    down = ["CrossAttnDownBlock2D"] * (levels - 1) + ["DownBlock2D"]
+    if kind == "sdxl":
+        down = down[::-1]
+    up = [name.replace("Down", "Up") for name in reversed(down)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = diffusers.UNet2DConditionModel(
             sample_size=16,
             cross_attention_dim=32,
             use_linear_projection=kind != "sd15",
-            down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
-            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+            down_block_types=tuple(down),
+            up_block_types=tuple(up),
             **SHAPES[kind],
         ).eval()
         for p in unet.parameters():
@@ -49,6 +63,20 @@ def pair(kind: str, seed: int, velocity: bool = False, zsnr: bool = False, dampi
     weights = {names[key]: value.clone() for key, value in unet.state_dict().items()}
     model.model.diffusion_model.load_state_dict(weights)  # strict: every weight of both sides has its partner
     return unet, model
+
+
+class Sized(torch.nn.Module):
+    """diffusers' SDXL UNet, told a row's pooled prompt [B, 32] and six sizes: original, crop, target, height first."""
+
+    def __init__(self, unet: Any, pooled: Tensor, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.unet = unet
+        self.register_buffer("pooled", pooled)
+        self.register_buffer("sizes", torch.tensor([sizes], dtype=torch.float32).repeat(len(pooled), 1))
+
+    def forward(self, x: Tensor, t: Any, encoder_hidden_states: Tensor) -> Any:
+        added = {"text_embeds": self.pooled, "time_ids": self.sizes}
+        return self.unet(x, t, encoder_hidden_states=encoder_hidden_states, added_cond_kwargs=added)
 
 
 def in_float64(unet: Any) -> Any:

@@ -57,6 +57,11 @@ class TinySDXL(comfy.supported_models.SDXL):
 
     unet_config = {**comfy.supported_models.SDXL.unet_config, "context_dim": 32, "model_channels": 32}
     unet_extra_config = {"num_heads": -1, "num_head_channels": 8}
+    velocity = False
+
+    def model_type(self, state_dict, prefix=""):
+        kinds = comfy.model_base.ModelType
+        return kinds.V_PREDICTION if self.velocity else kinds.EPS
 
 
 CLASSES = {"sd21": TinySD21, "sd15": TinySD15, "sdxl": TinySDXL, "small": TinySD21}
