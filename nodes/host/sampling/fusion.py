@@ -3,6 +3,10 @@
 Works through the host's CALC_COND_BATCH wrapper: the host's guidance, and whatever other packs hang on it, see one
 fused prediction for the positive and one for the negative side, as in a plain run. Guidance is linear, so fusing
 before it equals fusing after it.
+
+What looks at single rows is told of them as in a plain run. Where a MODEL carries other packs' patches inside the
+UNet, which may take the first positive and negative chunk for the only ones (as NAGuidance does), each branch is a
+batch of its own.
 """
 
 from __future__ import annotations
@@ -15,17 +19,11 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ....diffstyler_core.styles.regions import fuse
+from .controls import Conds, Processed, told_plainly
 from .forward import KEY, Acting, Options, acting_in, acting_options
-
-Processed = list[dict[str, Any]]
-"""A conditioning as the host's guider holds it during a run."""
 
 Prompts = dict[str, Processed]
 """A run's "positive" and "negative" conditioning, as the host processed them together."""
-
-
-Conds = list[Processed | None]
-"""What the host asks for in one evaluation."""
 
 NAMES = ("positive", "negative")
 """The conditionings that each branch answers with its own."""
@@ -76,10 +74,36 @@ def fused(
         return calculate(model, conds, x, timestep, acting_options(options, branches[0].acting))
     names = {entry.get("uuid"): name for name in NAMES for entry in asked.get(name, ())}
     known = [(cond, names.get(cond[0].get("uuid")) if cond else None) for cond in conds]
-    rows = [cond if name is None else branch.prompts[name] for branch in branches for cond, name in known]
-    out = calculate(model, rows, x, timestep, _chunks_named(options, branches, len(conds)))
+    by_branch = [[cond if name is None else branch.prompts[name] for cond, name in known] for branch in branches]
+    if _patched_inside(options):
+        own = zip(by_branch, branches, strict=True)
+        out = [calculate(model, rows, x, timestep, acting_options(options, branch.acting)) for rows, branch in own]
+    else:
+        out = _in_one_batch(calculate, model, by_branch, x, timestep, options, branches)
     shares = [branch.share for branch in branches]
-    return [fuse(out[i :: len(conds)], shares) for i in range(len(conds))]
+    return [fuse(predictions, shares) for predictions in map(list, zip(*out, strict=True))]
+
+
+def _in_one_batch(
+    calculate: Callable[..., list[Tensor]],
+    model: Any,
+    by_branch: Sequence[Conds],
+    x: Tensor,
+    timestep: Tensor,
+    options: Options,
+    branches: Sequence[BranchStep],
+) -> list[list[Tensor]]:
+    """Of each branch its predictions, from one call of the host's for all of them."""
+    count = len(by_branch[0])
+    rows = told_plainly([cond for conds in by_branch for cond in conds], count)
+    out = calculate(model, rows, x, timestep, _chunks_named(options, branches, count))
+    return [out[i : i + count] for i in range(0, len(out), count)]
+
+
+def _patched_inside(options: Options) -> bool:
+    """Whether another pack's patches act between the UNet's layers, where they see the chunks of a batch."""
+    inner = options.get("transformer_options", {})
+    return any(inner.get("patches", {}).values()) or any(inner.get("patches_replace", {}).values())
 
 
 def _alone(branches: Sequence[BranchStep], asked: Prompts) -> bool:
