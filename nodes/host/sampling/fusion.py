@@ -101,9 +101,9 @@ def _in_one_batch(
 
 
 def _patched_inside(options: Options) -> bool:
-    """Whether another pack's patches act between the UNet's layers, where they see the chunks of a batch."""
+    """Whether another pack's patches act in or around the UNet, where they see the chunks of a batch."""
     inner = options.get("transformer_options", {})
-    return any(inner.get("patches", {}).values()) or any(inner.get("patches_replace", {}).values())
+    return any(inner.get(name) for name in ("patches", "patches_replace")) or "model_function_wrapper" in options
 
 
 def _alone(branches: Sequence[BranchStep], asked: Prompts) -> bool:
