@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ....diffstyler_core.lora.schedule import Lora
 from .check import checked_adapters
 from .keys import PREFIX
+from .merged import MergedParameter, merged_forward
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +27,20 @@ Forward = Callable[..., Tensor]
 
 
 class ForwardLora:
-    """A LoRA on one model at one strength, applied as ``g(f(x) + strength * h(x))`` by the host's own adapters.
+    """A LoRA on one model at one strength: ``f(x) + strength * h(x)`` by the host's own adapters where they act as in
+    the weights, and with the host's merged weights (lora/merged.py) where only those do.
 
-    notes: lines on what of it is not applied here, for the node to show.
+    notes: lines on what of it is not applied here, and what it costs, for the node to show.
     Raises ValueError for what would not act as in the weights (lora/check.py).
     """
 
     def __init__(self, model: ModelPatcher, lora: Lora, strength: float, name: str = "the style LoRA") -> None:
-        self._adapters, self.notes = checked_adapters(model, lora, name)
+        checked = checked_adapters(model, lora, name)
+        self._adapters, self.notes = checked.added, checked.notes
+        self._merged: dict[str, dict[str, MergedParameter]] = {}
+        for key, patch in checked.merged.items():
+            layer, _, parameter = key.rpartition(".")
+            self._merged.setdefault(layer, {})[parameter] = MergedParameter(key, patch, name)
         self._resident: dict[str, WeightAdapterBase] = {}
         self._strength = strength
 
@@ -44,16 +51,31 @@ class ForwardLora:
         return other
 
     def release(self) -> None:
-        """Forgets the copies of the weights on the computing device, at every strength."""
+        """Forgets the weights on the computing device, at every strength."""
         self._resident.clear()
+        for parameters in self._merged.values():
+            for parameter in parameters.values():
+                parameter.release()
 
     @property
     def layers(self) -> frozenset[str]:
         """Paths of the layers in the UNet that it acts on."""
-        return frozenset(key.removeprefix(PREFIX) for key in self._adapters)
+        return frozenset(key.removeprefix(PREFIX) for key in (*self._adapters, *self._merged))
 
     def forward_of(self, module: nn.Module, layer: str) -> Forward:
         """A forward of ``module`` with this LoRA around the one that it has now. The module itself stays as it is."""
+        merged = self._merged.get(PREFIX + layer)
+        if merged is None:
+            return self._added_to(module, layer)
+        functions = {parameter: of.at(self._strength) for parameter, of in merged.items()}
+        forward = merged_forward(module, functions, module.forward)
+        if PREFIX + layer not in self._adapters:
+            return forward
+        with _forward_kept(module):
+            module.forward = forward
+            return self._added_to(module, layer)
+
+    def _added_to(self, module: nn.Module, layer: str) -> Forward:
         moved = self._resident.get(layer, self._adapters[PREFIX + layer])
         adapter = copy.copy(moved)  # the hook writes its strength and its place on it
         with _forward_kept(module):

@@ -1,4 +1,7 @@
-"""Whether a LoRA's matrices fit a layer in the forward pass, family by family, and change it by a sane amount."""
+"""Whether a LoRA's matrices fit a layer, family by family: in the forward pass, or where the weights are merged.
+
+Every one of them changes the layer by a sane amount.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,14 @@ class Layer(NamedTuple):
         return f"{self.lora}: layer {self.path!r}"
 
 
+class NotInForwardError(ValueError):
+    """Of a family that runs in the forward pass, in shapes that do not: merged weights may take it."""
+
+
 def require_fit(adapter: WeightAdapterBase, layer: Layer) -> None:
-    """Raises ValueError for an adapter of a known family that would fail, or act otherwise than in the weights."""
+    """Raises ValueError for an adapter of a family that runs in the forward pass, where it would fail or act otherwise
+    than in the weights. ``NotInForwardError``: its shapes may still fit the weights.
+    """
     FAMILIES[adapter.name](list(adapter.weights), layer)
 
 
@@ -51,7 +60,7 @@ def _fit_lora(parts: list[Any], layer: Layer) -> None:
     if shapes not in _lora_forms(weight, rank) or (reshape is not None and reshape != list(weight)):
         raise _unfit(layer, [list(shape) for shape in shapes])
     scale = 1.0 if alpha is None else abs(alpha) / rank
-    _require_change(_product(up.flatten(1), down.flatten(1)) * scale * (1.0 if mid is None else _largest(mid)), layer)
+    require_change(product(up.flatten(1), down.flatten(1)) * scale * (1.0 if mid is None else largest(mid)), layer)
 
 
 def _lora_forms(weight: tuple[int, ...], rank: int) -> list[Form]:
@@ -80,9 +89,9 @@ def _fit_loha(parts: list[Any], layer: Layer) -> None:
     if found != wanted or (t1 is not None and len(weight) != 4):
         raise _unfit(layer, [list(shape) for shape in found])
     change = [
-        _product(a, b) if t1 is None else _product(a.T, b) * _largest(t) for a, b, t in ((w1a, w1b, t1), (w2a, w2b, t2))
+        product(a, b) if t1 is None else product(a.T, b) * largest(t) for a, b, t in ((w1a, w1b, t1), (w2a, w2b, t2))
     ]
-    _require_change(change[0] * change[1] * (1.0 if alpha is None else abs(alpha) / r1), layer)
+    require_change(change[0] * change[1] * (1.0 if alpha is None else abs(alpha) / r1), layer)
 
 
 def _fit_lokr(parts: list[Any], layer: Layer) -> None:
@@ -103,34 +112,32 @@ def _fit_lokr(parts: list[Any], layer: Layer) -> None:
     inner = tuple(w2.shape) if w2 is not None else (w2a.shape[0], w2b.shape[1])
     if len(outer) != 2 or len(inner) != len(weight) or (outer[0] * inner[0], outer[1] * inner[1], *inner[2:]) != weight:
         raise _unfit(layer, found)
-    sizes = [
-        _largest(whole) if whole is not None else _product(a, b) for whole, a, b in ((w1, w1a, w1b), (w2, w2a, w2b))
-    ]
-    _require_change(sizes[0] * sizes[1] * (abs(alpha) / min(ranks) if alpha is not None and ranks else 1.0), layer)
+    sizes = [largest(whole) if whole is not None else product(a, b) for whole, a, b in ((w1, w1a, w1b), (w2, w2a, w2b))]
+    require_change(sizes[0] * sizes[1] * (abs(alpha) / min(ranks) if alpha is not None and ranks else 1.0), layer)
 
 
 FAMILIES: dict[str, Callable[[list[Any], Layer], None]] = {"lora": _fit_lora, "loha": _fit_loha, "lokr": _fit_lokr}
 """By the host's names: those that run in the forward pass as they would in the weights."""
 
 
-def _unfit(layer: Layer, shapes: list[Any]) -> ValueError:
-    return ValueError(
-        f"{layer}: its tensors {shapes} cannot run in the forward pass of a layer of {list(layer.shape)}. Apply it "
-        "with Load LoRA before this node instead, or use a LoRA of this model's family."
+def _unfit(layer: Layer, shapes: list[Any]) -> NotInForwardError:
+    return NotInForwardError(
+        f"{layer}: its tensors {shapes} do not fit a layer of {list(layer.shape)}. Use a LoRA of this model's family, "
+        "or fetch it again."
     )
 
 
-def _largest(tensor: Tensor) -> float:
+def largest(tensor: Tensor) -> float:
     return tensor.abs().max().item()
 
 
-def _product(a: Tensor, b: Tensor) -> float:
+def product(a: Tensor, b: Tensor) -> float:
     """At least the largest value of a @ b: no entry exceeds the longest row times the longest column."""
     rows = torch.linalg.vector_norm(a.float(), dim=1).max().item()
     return rows * torch.linalg.vector_norm(b.float(), dim=0).max().item()
 
 
-def _require_change(largest: float, layer: Layer) -> None:
+def require_change(largest: float, layer: Layer) -> None:
     if not largest <= LARGEST_CHANGE:
         raise ValueError(
             f"{layer}: it changes weights by up to {largest:.3g}, beyond {LARGEST_CHANGE:g}: the picture would be NaN. "

@@ -25,9 +25,15 @@ HALVES = (
     (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight"),
 )
 """Endings of keys that come together."""
-FACTORS = (*(end for ends in HALVES for end in ends), ".lora_mid.weight", ".lokr_w1", ".lokr_w2", ".lokr_t2")
+OFT = ".oft_blocks"
+FACTORS = (*(end for ends in HALVES for end in ends), ".lora_mid.weight", ".lokr_w1", ".lokr_w2", ".lokr_t2", OFT)
 """Endings of keys of matrices and kernels."""
-DORA = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+MAGNITUDES = (".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+"""Endings of a DoRA's keys that the host does not know."""
+WHOLE = (".diff", ".set_weight", ".w_norm", ".diff_b", ".b_norm")
+"""Endings of keys of whole parameters, or what is added to one."""
+FORMS = (*(ends[0] for ends in HALVES[:8]), ".lokr_w1", ".lokr_w1_a", ".a1.weight", OFT, *WHOLE[:3])
+"""Endings of keys by which the host knows a form of a weight's change; of several it takes the last."""
 
 
 def of_unet(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def layer_and_part(key: str) -> tuple[str, str]:
 
 
 def require_complete(keys: Collection[str], name: str) -> None:
-    """Raises ValueError for a half without its other half, and for a DoRA."""
+    """Raises ValueError for a half without its other half, and for a DoRA in a form that the host takes for a LoRA."""
     for key in keys:
         for ends in HALVES:
             end = next((end for end in ends if key.endswith(end)), "")
@@ -58,18 +64,20 @@ def require_complete(keys: Collection[str], name: str) -> None:
                     f"{name}: layer {key.removesuffix(end)!r:.120}: {end} without {', '.join(lacking)}: the file "
                     "is incomplete. Train or fetch it again."
                 )
-        if key.endswith(DORA):
+        if key.endswith(MAGNITUDES):
             raise ValueError(
-                f"{name} is a DoRA ({key!r:.120}), which needs the base weights: apply it with Load LoRA instead."
+                f"{name} is a DoRA in peft's form ({key!r:.120}), whose magnitudes the host does not read: "
+                "the LoRA alone would be another picture. Convert it to the form with dora_scale."
             )
 
 
-def adapters_of(model: ModelPatcher, state: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What the host makes of the keys that match layers of this model, by the weight's path without '.weight'.
+def patches_of(model: ModelPatcher, state: Mapping[str, Any], name: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """(what the host makes of the keys that match parameters of this model, by the parameter's path; those keys).
 
-    Raises ValueError when it can make nothing of them.
+    Raises ValueError when it can make nothing of them, or would take one of several forms of a layer's change.
     """
     key_map = comfy.lora.model_lora_keys_unet(model.model, {})
+    _require_one_form(key_map, state, name)
     try:
         loaded = comfy.lora.load_lora(dict(state), key_map, log_missing=False)
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
@@ -77,7 +85,32 @@ def adapters_of(model: ModelPatcher, state: Mapping[str, Any], name: str) -> dic
             f"{name}: the host cannot make a LoRA of its keys ({type(error).__name__}: {error}). "
             "Train or fetch it again."
         ) from error
-    return {key.removesuffix(".weight"): adapter for key, adapter in loaded.items()}
+    present = model.model.state_dict().keys()
+    patches = {key: patch for key, patch in loaded.items() if key in present}
+    named = {base + end for base, key in key_map.items() for end in WHOLE if _target(key, end) in patches}
+    adapters = [patch.loaded_keys for patch in patches.values() if hasattr(patch, "loaded_keys")]
+    whole = named & state.keys()
+    factors = frozenset().union(*adapters) - {key for key in state if key.endswith(WHOLE)}
+    return patches, factors | whole
+
+
+def _target(key: str, end: str) -> str:
+    """The parameter that a key with this ending changes, of a layer whose weight is ``key``."""
+    return key.removesuffix(".weight") + ".bias" if end in (".diff_b", ".b_norm") else key
+
+
+def _require_one_form(key_map: Mapping[str, str], state: Mapping[str, Any], name: str) -> None:
+    found: dict[str, str] = {}
+    for base, target in key_map.items():
+        for end in FORMS:
+            if base + end not in state:
+                continue
+            if target in found:
+                raise ValueError(
+                    f"{name}: layer {target!r:.120} is changed twice, by {found[target]!r:.120} and "
+                    f"{base + end!r:.120}, of which the host would take one. Remove one of them from the file."
+                )
+            found[target] = base + end
 
 
 def notes_on_keys(text: int, unmatched: list[str], total: int, name: str) -> tuple[str, ...]:

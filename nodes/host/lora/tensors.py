@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .keys import is_factor, layer_and_part
+from .keys import OFT, is_factor, layer_and_part
 
 LARGEST_WEIGHT = 65504.0
 """The largest number of fp16, in which files are written."""
@@ -25,7 +25,8 @@ def require_tensors(state: Mapping[str, Any], name: str) -> None:
             raise ValueError(f"{where} must be a matrix or kernel, got {list(tensor.shape)}. Train or fetch it again.")
         if tensor.is_floating_point():
             _require_sane(tensor, where)
-        if key.endswith(".alpha") and (tensor.numel() != 1 or tensor.item() == 0.0):
+        constraint = key.removesuffix(".alpha") + OFT in state  # of OFT and BOFT, 0: none
+        if key.endswith(".alpha") and (tensor.numel() != 1 or (tensor.item() == 0.0 and not constraint)):
             got = f"{tensor.item():g}" if tensor.numel() == 1 else f"{list(tensor.shape)}"
             raise ValueError(f"{where} must be one number other than 0, got {got}.")
 
