@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,8 +25,8 @@ class _Fields(NamedTuple):
 class Trajectory(_Fields):
     """The content's latent at every level: the guidance source of every sampling step.
 
-    latents: S + 1 tensors [1, C, H, W], fp32 on the CPU, variance-preserving; ``latents[i]`` is the one that
-        step i starts from, ``latents[S]`` the content itself.
+    latents: S + 1 tensors [B, C, H, W] of B contents (frames), fp32 on the CPU, variance-preserving; ``latents[i]`` is
+        the one that step i starts from, ``latents[S]`` the contents themselves.
     schedule: the levels they belong to.
     family: which models the latents fit (an opaque name made by the node that inverted).
     source: identity of the conditioning that they were inverted with.
@@ -49,20 +50,41 @@ class Trajectory(_Fields):
                 f"a trajectory of {schedule.steps} steps holds {schedule.steps + 1} latents, got {len(latents)}."
             )
         shapes = {tuple(z.shape) for z in latents}
-        if len(shapes) != 1 or latents[0].ndim != 4 or latents[0].shape[0] != 1:
-            raise ValueError(f"every latent of a trajectory has one shape [1, C, H, W], got {sorted(shapes)}.")
+        if len(shapes) != 1 or latents[0].ndim != 4 or latents[0].shape[0] < 1:
+            raise ValueError(f"every latent of a trajectory has one shape [B, C, H, W], got {sorted(shapes)}.")
         if noises is not None:
             noises.check(schedule, latents[0].shape)
         return super().__new__(cls, tuple(latents), schedule, family, source, noises)
 
     @property
     def content(self) -> Tensor:
-        """The latent that was inverted [1, C, H, W]."""
+        """The latents that were inverted [B, C, H, W]."""
         return self.latents[-1]
 
     @property
+    def frame_count(self) -> int:
+        """B, how many contents (frames) there are."""
+        return len(self.content)
+
+    def frames(self, start: int, stop: int) -> Trajectory:
+        """The trajectory of some of the contents. Raises ValueError for one with noises, which is of one content."""
+        if (start, stop) == (0, self.frame_count):
+            return self
+        if self.noises is not None:
+            raise ValueError("a trajectory with noises cannot be split into frames.")
+        return Trajectory(tuple(z[start:stop] for z in self.latents), self.schedule, self.family, self.source)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Trajectory]) -> Trajectory:
+        """One trajectory of the contents of several over the same schedule, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        levels = zip(*(part.latents for part in parts), strict=True)
+        return cls(tuple(torch.cat(z) for z in levels), parts[0].schedule, parts[0].family, parts[0].source)
+
+    @property
     def noise(self) -> Tensor:
-        """x_T, the latent at the noisiest level [1, C, H, W]."""
+        """x_T, the latents at the noisiest level [B, C, H, W]."""
         return self.latents[0]
 
     def jump(self, step: int) -> Jump | None:
@@ -70,7 +92,7 @@ class Trajectory(_Fields):
         return None if self.noises is None else self.noises.jump(self.schedule, step)
 
     def exploding_at(self, sigma: float) -> Tensor:
-        """x = z sqrt(1 + sigma^2) [1, C, H, W] of the content's path at any noise level.
+        """x = z sqrt(1 + sigma^2) [B, C, H, W] of the content's path at any noise level.
 
         Between two levels it lies on the straight line that DDIM draws in (sigma, x), with noises too; below the last
         level, on the line to the content at sigma 0.
@@ -100,13 +122,13 @@ def invert(
     family: str = "",
     source: str = "",
 ) -> Trajectory:
-    """DDIM inversion of one content latent [1, C, H, W] along ``schedule.ascent()``.
+    """DDIM inversion of content latents [B, C, H, W] along ``schedule.ascent()``.
 
-    Costs ``len(schedule.ascent()) * (1 + refinements)`` evaluations. Raises ValueError for a batch, for a negative
-    number of refinements, and when the latent stops being finite.
+    Costs ``len(schedule.ascent()) * (1 + refinements)`` evaluations of B rows. Raises ValueError for a negative number
+    of refinements, and when a latent stops being finite.
     """
-    if content.ndim != 4 or content.shape[0] != 1:
-        raise ValueError(f"inversion takes one content latent [1, C, H, W], got shape {tuple(content.shape)}.")
+    if content.ndim != 4 or content.shape[0] < 1:
+        raise ValueError(f"inversion takes content latents [B, C, H, W], got shape {tuple(content.shape)}.")
     if refinements < 0:
         raise ValueError(f"refinements must be 0 or more, got {refinements}.")
     levels: list[Tensor] = [content.detach().float().cpu()] * (schedule.steps + 1)

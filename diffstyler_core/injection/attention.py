@@ -43,8 +43,26 @@ class Mixture(NamedTuple):
         return Mixture(change(self.first), self.own, second)
 
 
+def repeated(content: Tensor, rows: int, site: Site) -> Tensor:
+    """The contents' tensor [B, ...] for as many rows: those of every chunk of a batch, content by content.
+
+    Raises ValueError when the rows are no multiple of the contents.
+    """
+    chunks, rest = divmod(rows, len(content))
+    if rest or not chunks:
+        raise ValueError(
+            f"{site}: captured of {len(content)} contents, this run has {rows} rows, which they cannot share. "
+            "Sample as many pictures as were inverted, in one batch."
+        )
+    return (
+        content.expand(rows, *content.shape[1:])
+        if len(content) == 1
+        else content.repeat(chunks, *[1] * (content.ndim - 1))
+    )
+
+
 def fit_rows(content: Tensor, own: Tensor, site: Site) -> Tensor:
-    """The content's tensor [1, tokens, C], repeated to the rows (and prompt chunks) of ``own`` [B, tokens, C].
+    """The contents' tensor [B, tokens, C], repeated to the rows (and prompt chunks) of ``own`` [rows, tokens, C].
 
     Cross-attention keys of a short prompt stand beside longer prompts as repeated chunks of 77 tokens, as the host
     pads them. Raises ValueError when the tokens do not fit.
@@ -58,7 +76,7 @@ def fit_rows(content: Tensor, own: Tensor, site: Site) -> Tensor:
             f"this run has {tokens} of {own.shape[2]}. Use a start latent of the content's size, no area conditioning, "
             "and no other patch that merges tokens."
         )
-    return repeat(content.to(own), "1 n c -> b (chunks n) c", b=rows, chunks=chunks)
+    return repeated(repeat(content.to(own), "b n c -> b (chunks n) c", chunks=chunks), rows, site)
 
 
 def mix(own: QKV, q_content: Tensor, k_content: Tensor, kappa: float, blend: Blend) -> Mixture:

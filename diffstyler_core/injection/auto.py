@@ -15,7 +15,7 @@ COARSEST = 16
 
 
 class AutoLayers(NamedTuple):
-    """feature, self_attention: decoder layers. grid: (height, width) in cells that the feature layer sees."""
+    """feature, self_attention: decoder layers. grid: (height, width) in cells that the coarsest of them sees."""
 
     feature: tuple[int, ...]
     self_attention: tuple[int, ...]
@@ -23,10 +23,8 @@ class AutoLayers(NamedTuple):
 
     def __str__(self) -> str:
         height, width = self.grid
-        return (
-            f"layers auto: feature {format_layers(self.feature) or 'none'} (sees {width} x {height}), "
-            f"self-attention {format_layers(self.self_attention) or 'none'}"
-        )
+        feature, attention = (format_layers(layers) or "none" for layers in self[:2])
+        return f"layers auto: feature {feature}, self-attention {attention}; from a grid of {width} x {height} on"
 
 
 def auto_layers(layout: UNetLayout, height: int, width: int) -> AutoLayers:
@@ -50,6 +48,17 @@ def auto_layers(layout: UNetLayout, height: int, width: int) -> AutoLayers:
     attention = tuple(layer for layer in layout.layers("self-attention") if layer >= feature)
     grid = -(-height // stride), -(-width // stride)
     return AutoLayers((feature,), attention or _finest_attention(layout), grid)
+
+
+def texture_layers(layout: UNetLayout, height: int, width: int) -> AutoLayers:
+    """The attention of the finest group that has any, and no features: what a small network keeps content with.
+
+    Measured on the demo checkpoint at 256 (demo/settings.md): nearly all of the edges that the paper's layers keep, for
+    half of what they cost in style, above all in colour.
+    """
+    attention = _finest_attention(layout)
+    stride = layout.strides[attention[-1]] if attention else 1
+    return AutoLayers((), attention, (-(-height // stride), -(-width // stride)))
 
 
 def _finest_attention(layout: UNetLayout) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from .size import split
 from .store import STORAGES as STORAGES
 from .store import DiskStore as DiskStore
 from .store import MemoryStore as MemoryStore
+from .store import SomeFrames, Store
 from .store import Storage as Storage
 from .taps import SiteTensors
 
@@ -76,7 +77,7 @@ class _Fields(NamedTuple):
     trajectory: Trajectory
     request: CaptureRequest
     source: ContentRun
-    store: MemoryStore | DiskStore | None
+    store: Store | None
 
 
 class Capture(_Fields):
@@ -93,6 +94,13 @@ class Capture(_Fields):
             raise ValueError("this capture stores nothing; it is recomputed while sampling.")
         return split(self.store.tensors(step), self.request.sites_at(step), self.request.values)
 
+    def frames(self, start: int, stop: int) -> Capture:
+        """The capture of some of the contents."""
+        if (start, stop) == (0, self.trajectory.frame_count):
+            return self
+        store = None if self.store is None else SomeFrames(self.store, start, stop)
+        return self._replace(trajectory=self.trajectory.frames(start, stop), store=store)
+
     def plan(self, settings: InjectionSettings) -> InjectionPlan:
         """What the settings mean for this capture. Raises ValueError for what they need and it lacks."""
         request, run = self.request, self.trajectory.schedule
@@ -106,7 +114,7 @@ class Capture(_Fields):
             lacking = plan.sites_at(step, t) - set(self.request.sites_at(step))
             if lacking:
                 raise ValueError(self._lack(min(lacking), step, plan))
-            if isinstance(self.store, DiskStore) and plan.sites_at(step, t):
+            if self.store is not None and plan.sites_at(step, t):
                 self.store.require(step)
 
     def _lack(self, site: Site, step: int, plan: InjectionPlan) -> str:

@@ -15,7 +15,6 @@ from .attention import QKV, Mixture, fit_rows
 from .capture import Capture
 from .settings import Layers
 from .sites import Site, format_layers
-from .store import DiskStore
 from .taps import SiteTensors, Tap
 
 Sharing = Literal["swap", "extend"]
@@ -143,6 +142,11 @@ class Reference:
             raise ValueError(
                 f"end_percent must lie above start_percent, got {self.start:g} to {self.end:g}: nothing would happen."
             )
+        if (count := self.features.trajectory.frame_count) != 1:
+            raise ValueError(
+                f"style_features: one style picture is expected, got a batch of {count}. "
+                "Invert and capture one, with 'Image From Batch'."
+            )
         if not self.features.request.values:
             raise ValueError(
                 "style_features: kept without values (v). Switch values on in the Capture Features/Attention of the "
@@ -208,7 +212,7 @@ def _require_taken(capture: Capture, plan: ReferencePlan, why: str) -> None:
                 f"step {step}, {min(lacking)}: {why}, but that was not captured. Name the layer in "
                 "self_attention_layers of Capture Features/Attention and set attention_end_percent to 1."
             )
-        if isinstance(capture.store, DiskStore):
+        if capture.store is not None:
             capture.store.require(step)
 
 

@@ -6,10 +6,13 @@ import hashlib
 import shutil
 import weakref
 from collections.abc import Iterable
+from functools import reduce
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import safetensors.torch
+import torch
+from torch import Tensor
 
 from .taps import SiteTensors
 
@@ -24,6 +27,17 @@ def bytes_of(tensors: SiteTensors) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
+class Store(Protocol):
+    """Captured steps, wherever they are."""
+
+    def tensors(self, step: int) -> SiteTensors: ...
+
+    def require(self, step: int) -> None: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+
 class MemoryStore(tuple[SiteTensors, ...]):
     """Per step, the tensors of its sites one after the other. A tuple, so that the host's cache counts it."""
 
@@ -33,10 +47,60 @@ class MemoryStore(tuple[SiteTensors, ...]):
         """The flat tensors of one step."""
         return self[step]
 
+    def require(self, step: int) -> None:
+        """What is in memory is there."""
+
     @property
     def nbytes(self) -> int:
         """Memory used, in bytes."""
         return sum(bytes_of(step) for step in self)
+
+
+class FrameStores(tuple["Store", ...]):
+    """Stores of one group of contents (frames) after the other, read as one."""
+
+    __slots__ = ()
+
+    def tensors(self, step: int) -> SiteTensors:
+        """The flat tensors of one step, of all the contents."""
+        return tuple(_cat(parts) for parts in zip(*(store.tensors(step) for store in self), strict=True))
+
+    def require(self, step: int) -> None:
+        """Raises ValueError when a file of this step is gone or has another size. Nothing is read."""
+        for store in self:
+            store.require(step)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory or disk used, in bytes."""
+        return sum(store.nbytes for store in self)
+
+
+class SomeFrames(NamedTuple):
+    """Some of the contents (frames) of a store, from ``start`` to before ``stop``."""
+
+    store: Store
+    start: int
+    stop: int
+
+    def tensors(self, step: int) -> SiteTensors:
+        """The flat tensors of one step, of these contents."""
+        return tuple(t[self.start : self.stop] for t in self.store.tensors(step))
+
+    def require(self, step: int) -> None:
+        """As the store's own."""
+        self.store.require(step)
+
+    @property
+    def nbytes(self) -> int:
+        """What the store uses, in bytes."""
+        return self.store.nbytes
+
+
+def _cat(parts: tuple[Tensor, ...]) -> Tensor:
+    """One after the other; fp16 beside bf16, where one of them exceeds fp16, in fp32."""
+    wide = reduce(torch.promote_types, (part.dtype for part in parts))
+    return torch.cat([part.to(wide) for part in parts])
 
 
 class _Written(NamedTuple):
@@ -63,15 +127,20 @@ class DiskStore:
             ) from error
         self._finalizer = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.folder = folder
-        self.nbytes = 0
+        self._nbytes = 0
         self._written: list[_Written] = []
         try:
             for tensors in steps:
                 self._written.append(self._write(len(self._written), tensors))
-                self.nbytes += bytes_of(tensors)
+                self._nbytes += bytes_of(tensors)
         except BaseException:
             self._finalizer()
             raise
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors written."""
+        return self._nbytes
 
     def __copy__(self) -> DiskStore:
         """The store itself: nothing in it changes, and its files go with the last one who holds it."""

@@ -13,12 +13,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .attention import QKV, Mixture, fit_rows, mix, mix_rows
+from .attention import QKV, Mixture, fit_rows, mix, mix_rows, repeated
 from .plan import InjectionPlan
 from .sites import Site
 
 SiteTensors = tuple[Tensor, ...]
-"""What one site holds: (hidden [1, C, H, W],) for a feature, (q, k) [1, tokens, C] for an attention.
+"""What one site holds: (hidden [B, C, H, W],) for a feature, (q, k) [B, tokens, C] for an attention.
 
 A self-attention taken with values holds (q, k, v).
 """
@@ -88,7 +88,7 @@ class Injector:
                 f"{site}: the content was captured at {tuple(content.shape[1:])}, this run has "
                 f"{tuple(hidden.shape[1:])}. Use a start latent of the content's size and no area conditioning."
             )
-        return content.to(hidden).expand_as(hidden)
+        return repeated(content.to(hidden), len(hidden), site)
 
     def attention(self, site: Site, own: QKV) -> Mixture:
         """Blends the content's q, k (or its attention map) into every row (eq. 5)."""

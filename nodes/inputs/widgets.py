@@ -30,6 +30,20 @@ def share_input(name: str, default: float, tooltip: str, rare: bool = False) -> 
     )
 
 
+def frames_input(work: str) -> io.Int.Input:
+    """How many pictures of a batch are worked on at once. work: what is done, for the tooltip."""
+    return io.Int.Input(
+        "frames_at_once",
+        default=0,
+        min=0,
+        max=4096,
+        optional=True,
+        advanced=True,
+        tooltip=f"Of a batch of contents (frames of a video), how many are {work} at once. 0: all; fewer need less "
+        "memory and give the same.",
+    )
+
+
 def mask_edge_inputs(lead: str = "", optional: bool = False) -> list[io.Input]:
     """How the styles' masks grow and soften: mask_grow and mask_feather. lead: begins both tooltips."""
     return [

@@ -9,7 +9,7 @@ from ...diffstyler_core.diffusion.trajectory import Trajectory
 from ...diffstyler_core.injection.capture import Capture, CaptureRequest, ContentRun
 from ...diffstyler_core.injection.keeper import Keeper
 from ...diffstyler_core.injection.sites import Site, format_layers
-from ...diffstyler_core.injection.store import STORAGES, Storage
+from ...diffstyler_core.injection.store import STORAGES, FrameStores, Storage
 from ...diffstyler_core.lora.schedule import Lora, LoraSchedule
 from .. import sockets
 from ..host import text as host_text
@@ -20,10 +20,11 @@ from ..host.lora.run import STRONGEST, LoraRun
 from ..host.model import require_compatible, require_family
 from ..host.precision import PRECISIONS
 from ..host.progress import stop_if_cancelled
-from ..host.sampling.capture import Wanted, captured, keep_in, request_for
+from ..host.sampling.capture import Wanted, bytes_needed, captured, keep_in, request_for, require_room
+from ..host.sampling.frames import groups_of
 from ..host.types import ModelPatcher
 from ..inputs.layers import AUTO, readable_layers
-from ..inputs.widgets import share_input, strength_input
+from ..inputs.widgets import frames_input, share_input, strength_input
 
 
 def kept_as(keeper: Keeper, precision: str) -> str:
@@ -137,6 +138,7 @@ class CaptureFeatures(io.ComfyNode):
                     tooltip="Also keeps self-attention's v, for a style picture's capture that Training-free Style "
                     "takes. Half as much again to keep.",
                 ),
+                frames_input("captured"),
             ],
             outputs=[
                 sockets.Features.Output("features", tooltip="For the Injected LoRA Sampler, or Training-free Style.")
@@ -174,6 +176,7 @@ class CaptureFeatures(io.ComfyNode):
         lora_strength: float = 1.0,
         lora: Lora | LoraSchedule | None = None,
         values: bool = False,
+        frames_at_once: int = 0,
     ) -> io.NodeOutput:
         require_compatible(model)
         require_family(model, trajectory.family, "trajectory")
@@ -192,10 +195,18 @@ class CaptureFeatures(io.ComfyNode):
             repeated = model
             size = "nothing stored: recomputed while sampling, one more UNet row a step"
         else:
-            keeper = Keeper(PRECISIONS[precision])
-            store = captured(model, trajectory, source, run, request, keeper, keep_in(storage, request))
-            kept = f"{store.nbytes / 1e6:.1f} MB in {storage} ({kept_as(keeper, precision)})"
-            size = f"{kept}, {request.steps()} UNet evaluations"
+            keeper, frames = Keeper(PRECISIONS[precision]), trajectory.frame_count
+            needed = bytes_needed(model, request, trajectory.content, source, keeper.dtype)
+            require_room(storage, needed, frames)
+            groups, per = groups_of(frames, frames_at_once), f" for {frames} frames" if frames > 1 else ""
+            stores = []
+            for group in groups:
+                some = trajectory.frames(group.start, group.stop)
+                name = group.step(f"{needed / 1e6:.0f} MB in {storage}{per}, step")
+                stores.append(captured(model, some, source, run, request, keeper, keep_in(storage, request), name))
+            store = stores[0] if len(stores) == 1 else FrameStores(stores)
+            kept = f"{store.nbytes / 1e6:.1f} MB in {storage}{per} ({kept_as(keeper, precision)})"
+            size = f"{kept}, {request.steps() * len(groups)} UNet evaluations"
         lines = [*describe(request, steps), *chosen, size, *run.notes]
         if lora is not None:
             lines.append("of the base model: the LoRA's strength is 0" if run.bare else "of the UNet with the LoRA")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 
 from ...diffstyler_core.diffusion.schedule import SPACINGS, Spacing, spacing_note
-from ...diffstyler_core.metrics.pixels import latent_psnr
+from ...diffstyler_core.diffusion.trajectory import Trajectory
 from .. import sockets
 from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning, require_conditioning
-from ..host.checks.latents import as_latent, latent_notes, one_latent
+from ..host.checks.latents import as_latent, latent_notes, some_latents
 from ..host.model import require_compatible, schedule_of
+from ..host.sampling.frames import groups_of, psnr_words
 from ..host.sampling.inversion import invert_latent, reconstruct_latent
 from ..host.types import ExecutionBlocker, ModelPatcher
+from ..inputs.widgets import frames_input
 
 NOT_RECONSTRUCTED = "DDIM Invert: the reconstruction output is used, but reconstruct is off. Switch it on."
 
@@ -42,7 +45,11 @@ class DDIMInvert(io.ComfyNode):
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The base model, without the style LoRA."),
-                io.Latent.Input("latent", tooltip="The content picture, encoded with this checkpoint's VAE."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="The content picture, encoded with this checkpoint's VAE; a "
+                    "batch of pictures (frames) is inverted at once.",
+                ),
                 io.Conditioning.Input("source", tooltip="Prompt that describes the content; usually the empty prompt."),
                 io.Int.Input(
                     "steps", default=50, min=1, max=999, tooltip="S, the number of sampling steps. The paper uses 50."
@@ -69,6 +76,7 @@ class DDIMInvert(io.ComfyNode):
                     tooltip="Samples the content back and shows how well it came back (PSNR in latent space). "
                     "Costs S more UNet evaluations; switch off when you trust the inversion.",
                 ),
+                frames_input("inverted"),
             ],
             outputs=[
                 sockets.Trajectory.Output("trajectory", tooltip="The content's latent at every step."),
@@ -91,17 +99,22 @@ class DDIMInvert(io.ComfyNode):
         spacing: Spacing,
         refinement: int,
         reconstruct: bool,
+        frames_at_once: int = 0,
     ) -> io.NodeOutput:
         require_compatible(model)
         schedule = schedule_of(model, steps, spacing)
-        samples = one_latent(latent, model, "latent")
+        samples = some_latents(latent, model, "latent")
         require_conditioning(source, model, "source", one=True)
-        trajectory, x_T = invert_latent(model, samples, source, schedule, refinement)
-        evaluations = len(schedule.ascent()) * (1 + refinement)
-        lines = [f"{schedule.steps} steps, {evaluations} UNet evaluations, {trajectory.megabytes:.1f} MB"]
+        groups = groups_of(len(samples), frames_at_once)
+        parts = [invert_latent(model, g.of(samples), source, schedule, refinement, g.step()) for g in groups]
+        trajectory, x_T = Trajectory.joined([path for path, _ in parts]), torch.cat([start for _, start in parts])
+        evaluations = len(schedule.ascent()) * (1 + refinement) * len(groups)
+        frames = "" if len(samples) == 1 else f"{len(samples)} frames, "
+        lines = [f"{frames}{schedule.steps} steps, {evaluations} UNet evaluations, {trajectory.megabytes:.1f} MB"]
         if reconstruct:
-            back = reconstruct_latent(model, x_T, source, schedule)
-            lines.append(f"reconstruction {latent_psnr(samples, back.to(samples)):.1f} dB PSNR in latent space")
+            named = [(g.of(x_T), g.step("reconstruction step")) for g in groups]
+            back = torch.cat([reconstruct_latent(model, x, source, schedule, name=name) for x, name in named])
+            lines.append(f"reconstruction {psnr_words(samples, back.to(samples))} PSNR in latent space")
             reconstruction: Any = as_latent(back)
         else:
             lines.append("reconstruction not measured (reconstruct is off)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 
 from ...diffstyler_core.diffusion.trajectory import Trajectory
@@ -17,11 +18,13 @@ from ..host import text as host_text
 from ..host.checks.conditioning import Conditioning
 from ..host.checks.latents import latent_notes
 from ..host.lora.files import NO_LORA, file_fingerprint
+from ..host.sampling.frames import groups_of, styles_of
 from ..host.sampling.injection import Base, prepare, require_run
 from ..host.sampling.stylize import choose_start, sample_injected, start_notes
 from ..host.types import ModelPatcher
 from ..inputs.injection import injected, region_inputs, run_inputs
 from ..inputs.preset import Chosen
+from ..inputs.widgets import frames_input
 
 
 class InjectedLoRASampler(io.ComfyNode):
@@ -61,6 +64,7 @@ class InjectedLoRASampler(io.ComfyNode):
                     optional=True,
                     tooltip="Starts here instead of the content's noise, e.g. from a changed x_T of its size.",
                 ),
+                frames_input("sampled"),
             ],
             outputs=[io.Latent.Output("latent", tooltip="The stylised picture; decode it with the VAE.")],
             has_intermediate_output=True,  # its words come back when its result is taken from the cache
@@ -89,13 +93,21 @@ class InjectedLoRASampler(io.ComfyNode):
         mask_feather: int = 0,
         preset: Chosen = None,
         injection: InjectionSettings | None = None,
+        frames_at_once: int = 0,
     ) -> io.NodeOutput:
         base = Base(model, features, *injected(preset, injection))
         require_run(base, positive, negative, cfg)
-        prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, mask_grow, mask_feather)
+        edges = mask_grow, mask_feather
+        prepared = prepare(base, lora, lora_name, lora_strength, styles, outside, *edges)
         branches = prepared.composition.branches
-        start = choose_start(model, base.trajectory, start_latent, branches)
-        samples = sample_injected(model, base.trajectory, prepared.composition, positive, negative, cfg, start)
+        start, samples = choose_start(model, base.trajectory, start_latent, branches), []
+        for group in groups_of(base.trajectory.frame_count, frames_at_once):
+            part, own = base.of(group), prepared
+            if part is not base:
+                some = None if styles is None else styles_of(styles, group)
+                own = prepare(part, lora, lora_name, lora_strength, some, outside, *edges)
+            run = part.trajectory, own.composition, positive, negative, cfg, group.of(start), group.step()
+            samples.append(sample_injected(model, *run))
         left = () if start_latent is None else start_notes(branches, "start_latent is wired: it is taken as it is")
         words = (*prepared.words, *latent_notes(start_latent or {}), *left)
-        return host_text.output({"samples": samples.to("cpu")}, text="\n".join(words))
+        return host_text.output({"samples": torch.cat(samples).to("cpu")}, text="\n".join(words))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffstyler_core.injection.auto import auto_layers, fine_layers
+from diffstyler_core.injection.auto import auto_layers, fine_layers, texture_layers
 from diffstyler_core.injection.sites import UNetLayout
 
 
@@ -41,7 +41,7 @@ def test_auto_is_the_papers_layers_by_the_grid_that_they_see(unet, pixels, featu
 
 
 def test_the_short_side_decides():
-    assert str(auto_layers(SD, 32, 128)) == "layers auto: feature 7 (sees 64 x 16), self-attention 7-11"
+    assert str(auto_layers(SD, 32, 128)) == "layers auto: feature 7, self-attention 7-11; from a grid of 64 x 16 on"
     assert auto_layers(SD, 33, 128).grid == (17, 64), "odd grids are rounded up, as the host's convolutions do"
 
 
@@ -54,3 +54,9 @@ def test_training_free_styles_take_the_finer_half():
 def test_a_unet_of_unknown_grids_is_refused():
     with pytest.raises(ValueError, match="auto needs a UNet whose decoder layers and grids are known"):
         auto_layers(UNetLayout({"feature": {0: 1}}), 64, 64)
+
+
+def test_a_small_network_keeps_content_with_its_finest_attention():
+    assert texture_layers(SD, 32, 40) == ((), (9, 10, 11), (32, 40))
+    assert texture_layers(SDXL, 32, 40) == ((), (3, 4, 5), (16, 20))
+    assert texture_layers(UNetLayout({}, {}), 32, 40) == ((), (), (32, 40))

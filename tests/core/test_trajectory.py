@@ -140,8 +140,8 @@ def test_progress_is_told_after_each_step_and_may_stop():
 @pytest.mark.parametrize(
     ("shape", "refinements", "message"),
     [
-        ((2, 4, 3, 3), 0, r"one content latent .*got shape \(2, 4, 3, 3\)"),
-        ((4, 3, 3), 0, r"one content latent .*got shape \(4, 3, 3\)"),
+        ((0, 4, 3, 3), 0, r"content latents \[B, C, H, W\], got shape \(0, 4, 3, 3\)"),
+        ((4, 3, 3), 0, r"content latents \[B, C, H, W\], got shape \(4, 3, 3\)"),
         ((1, 4, 3, 3), -1, "refinements must be 0 or more, got -1"),
     ],
 )
@@ -174,8 +174,8 @@ def test_inversion_leaves_the_content_alone(seed):
     [
         ([torch.zeros(1, 4, 2, 2)] * 10, "10 steps holds 11 latents, got 10"),
         ([torch.zeros(1, 4, 2, 2)] * 12, "10 steps holds 11 latents, got 12"),
-        ([torch.zeros(2, 4, 2, 2)] * 11, r"one shape \[1, C, H, W\], got \[\(2, 4, 2, 2\)\]"),
-        ([torch.zeros(4, 2, 2)] * 11, r"one shape \[1, C, H, W\], got \[\(4, 2, 2\)\]"),
+        ([torch.zeros(0, 4, 2, 2)] * 11, r"one shape \[B, C, H, W\], got \[\(0, 4, 2, 2\)\]"),
+        ([torch.zeros(4, 2, 2)] * 11, r"one shape \[B, C, H, W\], got \[\(4, 2, 2\)\]"),
         ([torch.zeros(1, 4, 2, 2)] * 10 + [torch.zeros(1, 4, 2, 3)], r"\(1, 4, 2, 2\), \(1, 4, 2, 3\)"),
     ],
 )
@@ -188,3 +188,11 @@ def test_a_trajectorys_tensors_are_seen_by_caches_that_look_into_tuples():
     trajectory = Trajectory((torch.zeros(1, 4, 2, 2),) * 11, made())
     assert isinstance(trajectory, tuple)
     assert sum(isinstance(t, torch.Tensor) for part in trajectory if isinstance(part, tuple) for t in part) == 11
+
+
+def test_frames_of_a_trajectory_and_back():
+    whole = Trajectory(tuple(torch.randn(3, 4, 2, 2) for _ in range(11)), made())
+    parts = [whole.frames(0, 2), whole.frames(2, 3)]
+    assert [part.frame_count for part in parts] == [2, 1]
+    assert all(torch.equal(a, b) for a, b in zip(Trajectory.joined(parts).latents, whole.latents, strict=True))
+    assert whole.frames(0, 3) is whole

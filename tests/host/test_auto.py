@@ -39,7 +39,7 @@ def test_capture_takes_the_papers_layers_by_grid(pack, kind, cells, feature, att
     request, words = captured(pack, kind, cells, cells)
     assert {site.layer for site in request.feature_sites} == {feature}
     assert {site.layer for site in request.attention_sites} == set(attention)
-    assert f"layers auto: feature {feature} (sees " in words
+    assert f"layers auto: feature {feature}, self-attention " in words
 
 
 def test_the_grid_that_is_said_is_the_one_that_the_layer_sees(pack, seed):

@@ -263,7 +263,10 @@ def test_a_second_run_is_the_same(scene):
 
 
 def test_other_packs_see_a_plain_run(scene):
-    """cond_or_uncond, the batch size and the guidance hooks are those of two conditionings."""
+    """cond_or_uncond and the guidance hooks are those of two conditionings, whether or not branches share a batch.
+
+    With somebody else's patch in the network each branch is an evaluation of its own.
+    """
     seen, fused = set(), []
     clone = scene.model.clone()
 
@@ -273,6 +276,12 @@ def test_other_packs_see_a_plain_run(scene):
 
     clone.add_wrapper_with_key("diffusion_model", "watch", unet)
     clone.set_model_sampler_post_cfg_function(lambda args: (fused.append(args["uncond_denoised"]), args["denoised"])[1])
+    left = torch.zeros(1, 64, 96)
+    left[..., :48] = 1
+    out = scene.sample(clone, styles=scene.styles(left, 1 - left))
+    assert seen == {(4, (1, 0, 1, 0))}
+    assert len(fused) == 4
+    seen.clear()
     called = []
     clone.set_model_unet_function_wrapper(
         lambda apply, args: (
@@ -280,13 +289,12 @@ def test_other_packs_see_a_plain_run(scene):
             apply(args["input"], args["timestep"], **args["c"]),
         )[1]
     )
-    left = torch.zeros(1, 64, 96)
-    left[..., :48] = 1
-    out = scene.sample(clone, styles=scene.styles(left, 1 - left))
-    assert seen == {(4, (1, 0, 1, 0))}
-    assert called == [(1, 0, 1, 0)] * 4
-    assert len(fused) == 4
+    apart = scene.sample(clone, styles=scene.styles(left, 1 - left))
+    assert seen == {(2, (1, 0))}
+    assert called == [(1, 0)] * 8
+    assert len(fused) == 8
     assert torch.equal(out, scene.sample(styles=scene.styles(left, 1 - left)))
+    torch.testing.assert_close(apart, out, rtol=1e-4, atol=1e-3)
 
 
 def test_nothing_stays_on_the_model(scene):

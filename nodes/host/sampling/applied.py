@@ -88,10 +88,10 @@ class AppliedBranches:
                 if content.capture.store is None:
                     require_same_weights(model, content.capture.source.model, f"features of {self.name}")
         own, given = self._trajectory.content.shape, latent.shape
-        if own[1:] != given[1:]:
+        if own[1:] != given[1:] or own[0] not in (1, given[0]):
             raise ValueError(
                 f"latent_image: {list(given)} does not fit {self.name}, whose features are of a latent "
-                f"{list(own)}. Wire the x_T of DDIM Invert, or an Empty Latent Image of the content's size."
+                f"{list(own)}. Wire the x_T of DDIM Invert, or an Empty Latent Image of the content's size and number."
             )
 
     def _raw(self) -> dict[str, Processed]:

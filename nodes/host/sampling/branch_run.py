@@ -153,11 +153,12 @@ class BranchRun:
         sites = frozenset().union(*(branch.asks(content, level.step, level.t) for branch in self._branches))
         recorder = Recorder(sites, values=content.capture.request.values)
         prompt, options = self._contents[content]
+        path = level.exploding(content.capture.trajectory).to(x)
         comfy.samplers.calc_cond_batch(
             self._model,
             [prompt],
-            level.exploding(content.capture.trajectory).to(x),
-            torch.full((1,), level.sigma, device=x.device, dtype=torch.float32),
+            path,
+            torch.full((len(path),), level.sigma, device=x.device, dtype=torch.float32),
             acting_options(options, Acting(content.lora.at(level.step), recorder)),
         )
         return recorder.taken

@@ -14,25 +14,26 @@ import comfy.memory_management
 import comfy.model_management
 import folder_paths
 import torch
+from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.trajectory import Trajectory
-from ....diffstyler_core.injection.auto import ALL, AUTO, auto_layers, fine_layers
+from ....diffstyler_core.injection.auto import ALL, AUTO, auto_layers, fine_layers, texture_layers
 from ....diffstyler_core.injection.capture import CaptureRequest, flatten
 from ....diffstyler_core.injection.keeper import Keeper, require_finite
 from ....diffstyler_core.injection.sites import Kind, parse_layers
-from ....diffstyler_core.injection.size import fitting
-from ....diffstyler_core.injection.store import DiskStore, MemoryStore, Storage
-from ....diffstyler_core.injection.taps import Recorder, SiteTensors
+from ....diffstyler_core.injection.size import INSTEAD, fitting
+from ....diffstyler_core.injection.store import DiskStore, FrameStores, MemoryStore, Storage
+from ....diffstyler_core.injection.taps import Recorder, SiteTensors, held_at
 from ..checks.conditioning import Conditioning
 from ..lora.run import LoraRun
-from ..model import layout_of
+from ..model import is_demo, layout_of, unet_of
 from .forward import Acting
 from .runs import Run, SourceGuider, denoise_content, run_guider, to_exploding
 
-Store = MemoryStore | DiskStore
+Store = MemoryStore | DiskStore | FrameStores
 Keep = Callable[[Iterator[SiteTensors]], Store]
 
 
@@ -56,11 +57,13 @@ def request_for(
 ) -> Requested:
     """The request that layers and numbers of steps stand for. content: the latent [1, C, h, w] that is captured.
 
-    'auto' is what the paper's layers are on this UNet at this size; of a style's own picture (``values``) the finer
-    self-attention, which Training-free Style takes. Raises ValueError for layers that this UNet has not.
+    'auto' is what the paper's layers are on this UNet at this size; on the small demo checkpoint what measures best
+    there; of a style's own picture (``values``) the finer self-attention, which Training-free Style takes. Raises
+    ValueError for layers that this UNet has not.
     """
     layout = layout_of(model)
-    auto = auto_layers(layout, *content.shape[-2:])
+    choose = texture_layers if is_demo(model) else auto_layers
+    auto = choose(layout, *content.shape[-2:])
     if values:
         auto = auto._replace(feature=(), self_attention=fine_layers(layout))
     kinds: dict[Kind, tuple[str, str, tuple[int, ...]]] = {
@@ -124,17 +127,49 @@ def captured(
     request: CaptureRequest,
     keeper: Keeper,
     keep: Keep,
+    name: str = "step",
 ) -> Store:
-    """What the content's own run holds at the sites of the request, kept.
+    """What the contents' own run holds at the sites of the request, kept.
 
-    keeper: how a tensor is kept. keep: where the steps are. Raises ValueError when the UNet gives NaN or Inf, and
-    when the steps do not fit where they are kept.
+    keeper: how a tensor is kept. keep: where the steps are. name: of a step, on the node. Raises ValueError when the
+    UNet gives NaN or Inf, and when the steps do not fit where they are kept.
     """
     guider = SourceGuider(model)
     guider.set_source(conditioning)
     capture, schedule = CaptureRun(guider, trajectory, lora, request, keeper), trajectory.schedule
-    run_guider(guider, to_exploding(trajectory.noise, schedule), capture.into(keep), schedule, request.steps())
+    run_guider(guider, to_exploding(trajectory.noise, schedule), capture.into(keep), schedule, request.steps(), name)
     return capture.store
+
+
+def bytes_needed(
+    model: ModelPatcher, request: CaptureRequest, content: Tensor, conditioning: Conditioning, dtype: torch.dtype
+) -> int:
+    """What a capture of contents [B, C, h, w] takes in all its steps, in bytes, exactly."""
+    unet, strides = unet_of(model), layout_of(model).strides
+    frames, _, *size = content.shape
+    tokens, total = int(conditioning[0][0].shape[1]), 0
+    for site in (site for step in range(request.steps()) for site in request.sites_at(step)):
+        cells = math.prod(-(-side // strides[site.layer]) for side in size)
+        if site.kind == "feature":
+            total += cells * unet.output_blocks[site.layer][0].out_channels
+            continue
+        attention = next(m for m in unet.output_blocks[site.layer] if isinstance(m, SpatialTransformer))
+        block = attention.transformer_blocks[site.depth]
+        own = site.kind == "self-attention"
+        width = (block.attn1 if own else block.attn2).to_q.weight.shape[0]
+        total += width * (cells * held_at(site, request.values) if own else cells + tokens)
+    return total * frames * dtype.itemsize
+
+
+def require_room(storage: Storage, needed: int, frames: int) -> None:
+    """Raises ValueError when a capture does not fit where it is to be kept, before anything is evaluated."""
+    room = room_in_memory(needed) if storage == "memory" else room_on_disk(Path(folder_paths.get_temp_directory()), 0)
+    if storage != "recompute" and needed > room:
+        raise ValueError(
+            f"storage: the capture{f' of {frames} frames' if frames > 1 else ''} needs {needed / 1e9:.3g} GB, and "
+            f"{storage} has room for {room / 1e9:.3g} GB. {INSTEAD[storage]}, or capture fewer layers, steps"
+            f"{' or frames' if frames > 1 else ''}."
+        )
 
 
 def keep_in(storage: Storage, request: CaptureRequest) -> Keep:
@@ -148,8 +183,9 @@ def keep_in(storage: Storage, request: CaptureRequest) -> Keep:
 
 
 def room_on_disk(folder: Path, _wanted: int) -> float:
-    """Bytes that are free on the disk of a folder."""
-    return shutil.disk_usage(folder).free
+    """Bytes that are free on the disk of a folder, which need not be there yet."""
+    there = next(part for part in (folder, *folder.parents) if part.exists())
+    return shutil.disk_usage(there).free
 
 
 def room_in_memory(wanted: int) -> float:

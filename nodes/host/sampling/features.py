@@ -68,6 +68,11 @@ def evaluate_features(request: FeatureRequest) -> FeaturesByModel:
     schedule = request.trajectory.schedule
     require_compatible(request.model)
     require_family(request.model, request.trajectory.family, "trajectory")
+    if request.trajectory.frame_count != 1:
+        raise ValueError(
+            f"trajectory: one picture is looked at, got a batch of {request.trajectory.frame_count}. "
+            "Invert one, with 'Image From Batch'."
+        )
     sites = _sites(request)
     step = nearest_step(schedule.timesteps, request.timestep, len(schedule.abar))
     require_number(request.lora_strength, "lora_strength", -STRONGEST, STRONGEST)

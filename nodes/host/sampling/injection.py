@@ -24,6 +24,7 @@ from ..lora.files import NO_LORA
 from ..lora.run import STRONGEST, LoraRun, wired_or_file
 from ..model import require_compatible, require_family
 from .branches import Branch, Composition, Content, Injected, Referenced, require_same_size
+from .frames import Group
 
 FARTHEST = 512
 """Pixels by which masks grow, shrink or soften at most."""
@@ -63,6 +64,12 @@ class Base(NamedTuple):
     def capture(self) -> Capture | None:
         """What is injected where a style has no features of its own; None: nothing."""
         return None if isinstance(self.features, Trajectory) else self.features
+
+    def of(self, group: Group) -> Base:
+        """The run of some of the contents; itself where they are all."""
+        if (group.start, group.stop) == (0, self.trajectory.frame_count):
+            return self
+        return self._replace(features=self.features.frames(group.start, group.stop))
 
     @property
     def injecting(self) -> bool:

@@ -31,13 +31,18 @@ class Inversion:
 
 
 def invert_latent(
-    model: ModelPatcher, latent: Tensor, conditioning: Conditioning, schedule: NoiseSchedule, refinements: int
+    model: ModelPatcher,
+    latent: Tensor,
+    conditioning: Conditioning,
+    schedule: NoiseSchedule,
+    refinements: int,
+    name: str = "step",
 ) -> tuple[Trajectory, Tensor]:
-    """(trajectory, x_T as a LATENT's samples that KSampler continues from without adding noise)."""
+    """(trajectory, x_T as a LATENT's samples that KSampler continues from without adding noise). name: of a step."""
     inversion = Inversion(schedule, refinements, family_of(model), identity(conditioning))
     guider = SourceGuider(model)
     guider.set_source(conditioning)
-    x_T = run_guider(guider, latent, inversion, schedule, len(schedule.ascent()))
+    x_T = run_guider(guider, latent, inversion, schedule, len(schedule.ascent()), name)
     return inversion.trajectory, x_T
 
 
@@ -47,6 +52,7 @@ def reconstruct_latent(
     conditioning: Conditioning,
     schedule: NoiseSchedule,
     at_level: AtLevel = unchanged,
+    name: str = "reconstruction step",
 ) -> Tensor:
     """The content sampled back from x_T with its own conditioning and no guidance. S evaluations.
 
@@ -58,4 +64,4 @@ def reconstruct_latent(
 
     guider = SourceGuider(model)
     guider.set_source(conditioning)
-    return run_guider(guider, x_T, run, schedule, schedule.steps, "reconstruction step")
+    return run_guider(guider, x_T, run, schedule, schedule.steps, name)

@@ -60,7 +60,7 @@ class RunSampler(comfy.samplers.Sampler):
 
 
 class SourceGuider(comfy.samplers.CFGGuider):
-    """One conditioning, no guidance, exactly one UNet row per evaluation.
+    """One conditioning, no guidance, exactly one UNet row per content and evaluation.
 
     ``acting`` acts in every evaluation. A guider lives for one run.
     """
@@ -109,10 +109,10 @@ def run_guider(
 
 
 def denoise_content(denoise: Denoiser, trajectory: Trajectory, step: int, like: Tensor) -> Tensor:
-    """x0 [1, C, H, W] of one evaluation of the content at (z_t, t) of a step, on the device of ``like``."""
+    """x0 [B, C, H, W] of one evaluation of the contents at (z_t, t) of a step, on the device of ``like``."""
     sigma = trajectory.schedule.sigma(trajectory.schedule.timesteps[step])
     x = trajectory.latents[step].to(like) * math.sqrt(1.0 + sigma**2)
-    return denoise(x, torch.full((1,), sigma, device=like.device))
+    return denoise(x, torch.full((len(x),), sigma, device=like.device))
 
 
 def to_exploding(z: Tensor, schedule: NoiseSchedule) -> Tensor:

@@ -16,7 +16,7 @@ from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.adain import adain_latent
 from ....diffstyler_core.styles.kept import KeptContent
 from ..checks.conditioning import Conditioning
-from ..checks.latents import one_latent
+from ..checks.latents import some_latents
 from .branches import Branch, Composition
 from .guider import InjectedGuider
 from .runs import run_guider, sigmas_of, to_exploding, to_preserving
@@ -30,10 +30,11 @@ def sample_injected(
     negative: Conditioning,
     cfg: float,
     start: Tensor,
+    name: str = "step",
 ) -> Tensor:
     """DDIM sampling of ``start`` (a LATENT's samples at the noisiest level) -> the stylised latent's samples.
 
-    Without any style that covers anything the result is the content, and no evaluation is made.
+    Without any style that covers anything the result is the content, and no evaluation is made. name: of a step.
     """
     schedule, kept = trajectory.schedule, composition.kept
     if not composition.branches:
@@ -47,7 +48,7 @@ def sample_injected(
     guider = InjectedGuider(model, trajectory, composition, adds_noises=False)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    return run_guider(guider, start, run, schedule, schedule.steps)
+    return run_guider(guider, start, run, schedule, schedule.steps, name)
 
 
 def _show(on_step: OnStep, kept: KeptContent | None, step: int, steps: int, x0: Tensor) -> None:
@@ -69,7 +70,7 @@ def choose_start(
                 style = branch.reference.style.capture.trajectory.noise
                 start = start + adain_latent(trajectory.noise, style, branch.share) - trajectory.noise
         return model.model.process_latent_out(to_exploding(start, trajectory.schedule))
-    samples = one_latent(latent, model, "start_latent")
+    samples = some_latents(latent, model, "start_latent")
     if samples.shape != trajectory.noise.shape:
         raise ValueError(
             f"start_latent: {list(samples.shape)} does not fit the trajectory's {list(trajectory.noise.shape)}. "
