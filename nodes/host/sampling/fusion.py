@@ -112,16 +112,12 @@ def _alone(branches: Sequence[BranchStep], asked: Prompts) -> bool:
 
 def _chunks_named(options: Options, branches: Sequence[BranchStep], count: int) -> Options:
     """``cond_or_uncond`` as in a plain run for all that look at it, and in each chunk what acts in its branch."""
-    outer = options.get("model_function_wrapper")
 
     def call(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
         chunks = args["cond_or_uncond"]
         plain = [chunk % count for chunk in chunks]
         acting = [branches[chunk // count].acting for chunk in chunks]
         inner = acting_in({**args["c"]["transformer_options"], "cond_or_uncond": plain}, acting)
-        args = {**args, "cond_or_uncond": plain, "c": {**args["c"], "transformer_options": inner}}
-        if outer is not None:
-            return outer(apply_model, args)
-        return apply_model(args["input"], args["timestep"], **args["c"])
+        return apply_model(args["input"], args["timestep"], **{**args["c"], "transformer_options": inner})
 
     return {**options, "model_function_wrapper": call}
