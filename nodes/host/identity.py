@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ def fingerprint(patcher: ModelPatcher, samples: int = 256) -> str:
         _feed(digest, _spread(weight[0], samples))
         for strength, patch, *rest in patches:
             _feed(digest, [float(strength), *_numbers(getattr(patch, "weights", patch), samples), *map(str, rest[:2])])
+        wrappers = patcher.weight_wrapper_patches.get(key, ())
+        if wrappers:  # functions have no identity that outlives the process; what they make of the weight has
+            _feed(digest, _spread(reduce(lambda made, wrapper: wrapper(made), wrappers, weight[0].clone()), samples))
     return digest.hexdigest()
 
 

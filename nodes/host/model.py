@@ -8,6 +8,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock,
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy.supported_models import SD20, SDXL, SDXLRefiner
+from torch import nn
 
 from ...diffstyler_core.diffusion.schedule import NoiseSchedule, Prediction, Spacing
 from ...diffstyler_core.injection.sites import Kind, UNetLayout
@@ -17,6 +18,8 @@ from .demo_model import MARKER
 def unet_of(model: ModelPatcher) -> UNetModel:
     """The model's UNet. Raises ValueError for anything without a UNet decoder (Flux, SD3, ...)."""
     unet = model.get_model_object("diffusion_model")
+    if _is_compiled_module(unet):
+        raise ValueError(compiled_words("model"))
     if not isinstance(unet, UNetModel):
         raise ValueError(
             f"model: DiffStyler needs a Stable Diffusion UNet (SD1.x, SD2.x, SDXL), got {type(unet).__name__}. "
@@ -26,6 +29,8 @@ def unet_of(model: ModelPatcher) -> UNetModel:
 
 
 CACHES = {"EasyCacheHolder": "EasyCache", "LazyCacheHolder": "LazyCache"}
+COMPILED = "torch.compile"
+"""The host's key of a compiled MODEL, which other packs' nodes use as well."""
 TOKEN_PATCHES = {"HyperTile": "HyperTile", "TomePatchModel": "ToMe Patch Model"}
 
 
@@ -40,7 +45,10 @@ def require_compatible(model: ModelPatcher, name: str = "model", applied: bool =
 
     EasyCache and LazyCache answer in the UNet's place, so nothing is captured or injected there. HyperTile and ToMe
     draw anew at each call which tokens a query holds: captured ones belong to other places of the picture.
+    A compiled UNet keeps the attention and layers of its first call, with what was injected there.
     """
+    if is_compiled(model):
+        raise ValueError(compiled_words(name))
     if not applied and model.get_wrappers(WrappersMP.CALC_COND_BATCH, APPLIED):
         raise ValueError(
             f"{name} carries Apply Injection or Apply Styles already, which are for the host's samplers. Wire the "
@@ -60,6 +68,27 @@ def require_compatible(model: ModelPatcher, name: str = "model", applied: bool =
                 f"{name} carries {TOKEN_PATCHES[node]}, which rearranges attention's tokens at random at each call: "
                 "captured attention would go to other places of the picture. Wire the MODEL from before that node."
             )
+
+
+def is_compiled(model: ModelPatcher) -> bool:
+    """Whether torch.compile is on the MODEL: by the host's node, or on a module of its UNet by another pack's."""
+    if model.get_wrappers(WrappersMP.APPLY_MODEL, COMPILED):
+        return True
+    patched = [patch for patch in model.object_patches.values() if isinstance(patch, nn.Module)]
+    return any(map(_is_compiled_module, [*model.model.diffusion_model.modules(), *patched]))
+
+
+def _is_compiled_module(module: nn.Module) -> bool:
+    """Compiled in place, or torch's stand-in for a module, told by name: its home takes seconds to import."""
+    return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def compiled_words(name: str) -> str:
+    """Why a compiled MODEL is refused, and what to do."""
+    return (
+        f"{name} carries torch.compile, whose graph goes on with what acted in its first call: later captures, "
+        "injections and LoRAs would be stale. Wire the MODEL from before TorchCompileModel."
+    )
 
 
 def layout_of(model: ModelPatcher) -> UNetLayout:

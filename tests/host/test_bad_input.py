@@ -160,7 +160,7 @@ def test_a_model_sampled_in_another_way_is_refused(bench):
         bench.invert(model=model)
 
 
-def test_area_conditioning_names_the_site_and_the_remedy(bench, made):
+def test_area_conditioning_names_the_input_and_the_remedy(bench, made):
     area = [[STYLE[0][0], {"area": (8, 8, 0, 0), "strength": 1.0}]]
-    with pytest.raises(ValueError, match="no area conditioning"):
+    with refused(bench, "positive, prompt 1: it acts in an area", "Conditioning (Set Mask)"):
         bench.sampler(features=made["features"], positive=area)

@@ -54,6 +54,17 @@ def require_conditioning(
     return conditioning  # type: ignore[return-value]
 
 
+def require_no_area(conditioning: Conditioning, name: str) -> None:
+    """Raises ValueError for a prompt in an area: the host evaluates a crop there, and features are of the whole."""
+    for number, (_, options) in enumerate(conditioning, 1):
+        if options.get("area") is not None or (options.get("mask") is not None and options.get("set_area_to_bounds")):
+            raise ValueError(
+                f"{name}, prompt {number}: it acts in an area, of which the host evaluates a crop, and what is "
+                "injected is of the whole picture. Use Conditioning (Set Mask) with set_cond_area 'default', or "
+                "Regional Style."
+            )
+
+
 def _require_entry(entry: Any, model: ModelPatcher, name: str) -> None:
     if not (isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[1], dict)):
         raise ValueError(

@@ -14,7 +14,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....diffstyler_core.injection.cross_layers import CrossLayers
-from ..model import require_compatible
+from ..model import COMPILED, compiled_words, require_compatible
 from .call import PICTURE, Evaluation
 from .layers import Options, cross_layers
 from .parts import Joiner, Reader
@@ -42,7 +42,10 @@ class Machine:
         **kwargs: Any,
     ) -> Tensor:
         """The host's APPLY_MODEL, with the reader and the joiners in its attention."""
-        evaluation = Evaluation(self.layers, self.reader, self.joiners, x, transformer_options or {})
+        options = transformer_options or {}
+        if options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}).get(COMPILED):
+            raise ValueError(compiled_words("model of the sampler"))
+        evaluation = Evaluation(self.layers, self.reader, self.joiners, x, options)
         return executor(x, sigma, c_concat, c_crossattn, control, evaluation.options(), **kwargs)
 
 

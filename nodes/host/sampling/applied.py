@@ -21,8 +21,9 @@ from ....diffstyler_core.styles.style import Styles
 from ..model import APPLIED, require_compatible, require_family
 from .branch_run import Between, BranchRun, OwnPrompts, Setting, next_level, require_finite_prediction
 from .branches import Composition, require_same_weights
+from .controls import Conds, Processed
 from .forward import Options
-from .fusion import NAMES, Conds, Processed, Prompts, fused
+from .fusion import NAMES, Prompts, fused
 from .kept import finished
 
 

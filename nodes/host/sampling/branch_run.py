@@ -16,8 +16,9 @@ from ....diffstyler_core.injection.reference import ReferenceTap
 from ....diffstyler_core.injection.taps import Injector, Recorder, Tap
 from ..checks.conditioning import Conditioning
 from .branches import Branch, Content, Injected, Referenced
+from .controls import Processed
 from .forward import Acting, Options, acting_options
-from .fusion import BranchStep, Processed, Prompts
+from .fusion import BranchStep, Prompts
 
 Between = Literal["interpolated", "nearest"]
 BETWEENS: tuple[Between, ...] = ("interpolated", "nearest")

@@ -3,6 +3,10 @@
 Works through the host's CALC_COND_BATCH wrapper: the host's guidance, and whatever other packs hang on it, see one
 fused prediction for the positive and one for the negative side, as in a plain run. Guidance is linear, so fusing
 before it equals fusing after it.
+
+What looks at single rows is told of them as in a plain run. Where a MODEL carries other packs' patches inside the
+UNet, which may take the first positive and negative chunk for the only ones (as NAGuidance does), each branch is a
+batch of its own.
 """
 
 from __future__ import annotations
@@ -15,17 +19,11 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ....diffstyler_core.styles.regions import fuse
+from .controls import Conds, Processed, told_plainly
 from .forward import KEY, Acting, Options, acting_in, acting_options
-
-Processed = list[dict[str, Any]]
-"""A conditioning as the host's guider holds it during a run."""
 
 Prompts = dict[str, Processed]
 """A run's "positive" and "negative" conditioning, as the host processed them together."""
-
-
-Conds = list[Processed | None]
-"""What the host asks for in one evaluation."""
 
 NAMES = ("positive", "negative")
 """The conditionings that each branch answers with its own."""
@@ -76,58 +74,36 @@ def fused(
         return calculate(model, conds, x, timestep, acting_options(options, branches[0].acting))
     names = {entry.get("uuid"): name for name in NAMES for entry in asked.get(name, ())}
     known = [(cond, names.get(cond[0].get("uuid")) if cond else None) for cond in conds]
-    rows = [[cond if name is None else branch.prompts[name] for cond, name in known] for branch in branches]
-    if _patched(options):
-        apart = zip(rows, branches, strict=True)
-        out = [calculate(model, own, x, timestep, acting_options(options, branch.acting)) for own, branch in apart]
+    by_branch = [[cond if name is None else branch.prompts[name] for cond, name in known] for branch in branches]
+    if _patched_inside(options):
+        own = zip(by_branch, branches, strict=True)
+        out = [calculate(model, rows, x, timestep, acting_options(options, branch.acting)) for rows, branch in own]
     else:
-        together = _controls_told([row for own in rows for row in own], len(conds))
-        flat = calculate(model, together, x, timestep, _chunks_named(options, branches, len(conds)))
-        out = [flat[i : i + len(conds)] for i in range(0, len(flat), len(conds))]
+        out = _in_one_batch(calculate, model, by_branch, x, timestep, options, branches)
     shares = [branch.share for branch in branches]
-    return [fuse(predictions, shares) for predictions in zip(*out, strict=True)]
+    return [fuse(predictions, shares) for predictions in map(list, zip(*out, strict=True))]
 
 
-def _patched(options: Options) -> bool:
-    """Whether somebody else's patches act inside the network: each branch is then an evaluation of its own.
+def _in_one_batch(
+    calculate: Callable[..., list[Tensor]],
+    model: Any,
+    by_branch: Sequence[Conds],
+    x: Tensor,
+    timestep: Tensor,
+    options: Options,
+    branches: Sequence[BranchStep],
+) -> list[list[Tensor]]:
+    """Of each branch its predictions, from one call of the host's for all of them."""
+    count = len(by_branch[0])
+    rows = told_plainly([cond for conds in by_branch for cond in conds], count)
+    out = calculate(model, rows, x, timestep, _chunks_named(options, branches, count))
+    return [out[i : i + count] for i in range(0, len(out), count)]
 
-    Such patches look for the one positive and the one negative chunk of a plain run (NAG takes the first of each), and
-    would leave the other branches of a shared batch as they are.
-    """
+
+def _patched_inside(options: Options) -> bool:
+    """Whether another pack's patches act in or around the UNet, where they see the chunks of a batch."""
     inner = options.get("transformer_options", {})
     return any(inner.get(name) for name in ("patches", "patches_replace")) or "model_function_wrapper" in options
-
-
-def _controls_told(rows: Conds, count: int) -> Conds:
-    """The rows with controls that are told of positive and negative chunks as in a plain run of ``count`` rows."""
-    told: dict[int, _Control] = {}
-
-    def entry_told(entry: dict[str, Any]) -> dict[str, Any]:
-        control = entry.get("control")
-        if control is None:
-            return entry
-        return {**entry, "control": told.setdefault(id(control), _Control(control, count))}
-
-    return [row and [entry_told(entry) for entry in row] for row in rows]
-
-
-class _Control:
-    """A control in the host's batch of branches; one for each of the received, so that rows batch as they would."""
-
-    def __init__(self, control: Any, count: int) -> None:
-        self._control, self._count = control, count
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._control, name)
-
-    def get_control(self, x: Tensor, t: Tensor, cond: Any, batched_number: int, transformer_options: Options) -> Any:
-        """The control's own, ``cond_or_uncond`` being 0 and 1 instead of numbers of branches.
-
-        The host's dict of this batch is written to, not copied: what a control leaves in it, the model is to find.
-        """
-        chunks = transformer_options["cond_or_uncond"]
-        transformer_options["cond_or_uncond"] = [chunk % self._count for chunk in chunks]
-        return self._control.get_control(x, t, cond, batched_number, transformer_options)
 
 
 def _alone(branches: Sequence[BranchStep], asked: Prompts) -> bool:
@@ -136,16 +112,12 @@ def _alone(branches: Sequence[BranchStep], asked: Prompts) -> bool:
 
 def _chunks_named(options: Options, branches: Sequence[BranchStep], count: int) -> Options:
     """``cond_or_uncond`` as in a plain run for all that look at it, and in each chunk what acts in its branch."""
-    outer = options.get("model_function_wrapper")
 
     def call(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
         chunks = args["cond_or_uncond"]
         plain = [chunk % count for chunk in chunks]
         acting = [branches[chunk // count].acting for chunk in chunks]
         inner = acting_in({**args["c"]["transformer_options"], "cond_or_uncond": plain}, acting)
-        args = {**args, "cond_or_uncond": plain, "c": {**args["c"], "transformer_options": inner}}
-        if outer is not None:
-            return outer(apply_model, args)
-        return apply_model(args["input"], args["timestep"], **args["c"])
+        return apply_model(args["input"], args["timestep"], **{**args["c"], "transformer_options": inner})
 
     return {**options, "model_function_wrapper": call}

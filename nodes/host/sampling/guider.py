@@ -13,8 +13,9 @@ from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ..checks.conditioning import Conditioning
 from .branch_run import BranchRun, OwnPrompts, Setting, next_level, require_finite_prediction
 from .branches import Composition
+from .controls import Processed
 from .forward import Options
-from .fusion import Processed, fusing_options
+from .fusion import fusing_options
 from .kept import finished
 from .levels import require_levels
 

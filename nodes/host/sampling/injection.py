@@ -17,7 +17,7 @@ from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ....diffstyler_core.styles.kept import KeptContent
 from ....diffstyler_core.styles.regions import OUTSIDES, Outside
 from ....diffstyler_core.styles.style import Style, Styles, regions_of
-from ..checks.conditioning import Conditioning, require_conditioning
+from ..checks.conditioning import Conditioning, require_conditioning, require_no_area
 from ..checks.numbers import require_number
 from ..checks.timesteps import require_covered
 from ..lora.files import NO_LORA
@@ -72,6 +72,11 @@ class Base(NamedTuple):
         return self._replace(features=self.features.frames(group.start, group.stop))
 
     @property
+    def injecting(self) -> bool:
+        """Whether something is injected by default."""
+        return self.capture is not None and any(self.settings.ends(self.steps))
+
+    @property
     def steps(self) -> int:
         """S of the run."""
         return self.trajectory.schedule.steps
@@ -117,8 +122,8 @@ def require_run(base: Base, positive: Conditioning, negative: Conditioning, cfg:
     """
     require_model(base)
     require_number(cfg, "cfg", 0.0, 100.0)
-    _require_prompt(base, positive, "positive")
-    _require_prompt(base, negative, "negative")
+    _require_prompt(base, positive, "positive", base.injecting)
+    _require_prompt(base, negative, "negative", base.injecting)
 
 
 def require_model(base: Base) -> None:
@@ -127,9 +132,11 @@ def require_model(base: Base) -> None:
     require_family(base.model, base.trajectory.family, "features")
 
 
-def _require_prompt(base: Base, prompt: object, name: str) -> None:
+def _require_prompt(base: Base, prompt: object, name: str, injecting: bool = False) -> None:
     schedule = base.trajectory.schedule
     checked = require_conditioning(prompt, base.model, name)
+    if injecting:
+        require_no_area(checked, name)
     require_covered(checked, base.model, [schedule.sigma(t) for t in schedule.timesteps], name)
 
 
@@ -183,7 +190,8 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
 
 
 def _branch(base: Base, contents: Contents, style: Style, share: Tensor, name: str) -> Branch:
-    _require_prompt(base, style.positive, f"positive of {name}")
+    injecting = base.injecting if style.features is None and style.injection is None else style.injection != NOTHING
+    _require_prompt(base, style.positive, f"positive of {name}", injecting or style.reference is not None)
     lora = base.lora(style.lora, style.strength, name)
     injected = contents.injected(style.features, style.injection, name)
     reference = None if style.reference is None else contents.referenced(style.reference, injected, name)
