@@ -44,7 +44,11 @@ def test_the_run_makes_a_picture_of_the_contents_size(server, first):
 WORDS = {
     TRAIN: ("trained 3 steps in ", "loss 0.", "saved as DiffStyler/style_", ".safetensors"),
     INVERT: ("10 steps, 10 UNet evaluations", "MB", "reconstruction ", "dB PSNR"),
-    CAPTURE: ("feature of layers 4, 10 of 10 steps", "self-attention of layers 4-11, 10 of 10", "MB in memory (fp16)"),
+    CAPTURE: (
+        "self-attention of layers 9-11, 10 of 10",
+        "layers auto: feature none, self-attention 9-11",
+        "MB in memory",
+    ),
     SAMPLER: ("10 steps", "T_a = 500"),
 }
 
