@@ -77,7 +77,7 @@ def grid(contents: Sequence[str], styles: Sequence[rp.Style]) -> list[list[Panel
         for style in styles:
             row = [Panel(rp.name_of(content), demo_picture(content)), Panel(style.name, demo_picture(style.picture))]
             titles = [(choice, title) for of, choice, title in sp.results_of(styles) if of == style]
-            row += [Panel(c.name, (folder / f"{title} - saved.png").read_bytes()) for c, title in titles]
+            row += [Panel(c.short, (folder / f"{title} - saved.png").read_bytes()) for c, title in titles]
             rows.append(row)
     return rows or [[Panel("", blank())]]
 

@@ -26,10 +26,19 @@ class Choice(NamedTuple):
             return layers
         return f"{layers}; {100 * self.feature_end:g} %, {100 * self.attention_end:g} %, {self.mode}"
 
+    @property
+    def short(self) -> str:
+        """Over a small picture: features / attention, and windows other than the paper's."""
+        layers = f"{self.features or '-'} / {self.attention or '-'}"
+        if self.mode == "fixed":
+            return f"{layers} fixed"
+        return layers if self.feature_end == 0.6 else f"{layers} {100 * self.feature_end:g} %"
+
 
 NOTHING = Choice("", "", 0.0, 0.0, "fixed")
 PAPER = Choice("4", "4-11")
 BY_GRID = Choice("7", "7-11")
+CHOSEN = Choice("", "9-11")
 CHOICES = (
     NOTHING,
     PAPER,
@@ -38,7 +47,7 @@ CHOICES = (
     Choice("7", "7-11", 0.6, 0.5, "fixed"),
     Choice("7", "9-11"),
     Choice("7", "9-11", 0.6, 0.5, "fixed"),
-    Choice("", "9-11"),
+    CHOSEN,
     Choice("9", "9-11"),
     Choice("7", "", 0.6, 0.0, "fixed"),
     Choice("9", "", 0.6, 0.0, "fixed"),
