@@ -28,6 +28,7 @@ from .pipeline.injection_settings import InjectionSettingsNode
 from .pipeline.invert import DDIMInvert
 from .pipeline.sampler import InjectedLoRASampler
 from .pipeline.scale_picture import ScalePicture
+from .pipeline.share_frames import ShareFrames
 from .pipeline.stochastic import StochasticInversion
 from .pipeline.style import StyleNode
 from .pipeline.style_from_features import StyleFromFeatures
@@ -64,6 +65,7 @@ class DiffStylerExtension(ComfyExtension):
             InjectedLoRAGuider,
             ApplyInjection,
             ApplyStyles,
+            ShareFrames,
             StyleNode,
             StylesFromMasks,
             LoraSwitch,

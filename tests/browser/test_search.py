@@ -53,6 +53,7 @@ FOUND = [
     ("example image", "Example Picture", 2),
     ("ksampler injection", "Apply Injection", 1),
     ("any sampler", "Apply Styles", 2),
+    ("attention across frames", "Share Attention across Frames", 1),
     ("custom sampler", "Injected LoRA Guider", SEEN),
 ]
 
