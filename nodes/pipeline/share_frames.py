@@ -1,4 +1,4 @@
-"""Share Attention across Frames: the frames of a batch look at each other in self-attention, against flicker."""
+"""Share Attention across Frames: the frames of a batch look at each other in self-attention."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ShareFrames(io.ComfyNode):
             display_name="Share Attention across Frames",
             category=sockets.CATEGORY,
             description="Lets the frames of a batch look at each other in self-attention, so that a stylised clip "
-            "flickers less. For any sampler, with injection, styles and LoRAs on top. A batch of one stays as it is.",
+            "shares its look. For any sampler, with injection, styles and LoRAs on top. A batch of one stays as it is.",
             search_aliases=[
                 "video",
                 "flicker",

@@ -149,5 +149,6 @@ def test_after_a_restart_the_same_request_loads_its_lora(server, first, tmp_path
     prompt = with_nodes(small_run(), name=("PreviewAny", {"source": [TRAIN, 2]}))
     with pack_server(tmp_path) as restarted:
         result = restarted.client.queue(only(prompt, "name"))
-    assert result.text(TRAIN) == f"unchanged request: loaded {lora_name(first)}, nothing trained"
+    loaded = f"unchanged request: loaded {lora_name(first)}, nothing trained"
+    assert result.text(TRAIN) == f"{loaded}\nauto: learning rate 0.006"
     assert result.text("name") == lora_name(first)
