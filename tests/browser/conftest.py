@@ -11,8 +11,12 @@ from tools.pack_server import pack_server
 
 ARGUMENTS = ("no-sandbox", "disable-gpu", "disable-quic", "disable-background-networking", "disable-component-update",
              "disable-sync")  # fmt: skip
-HARMLESS = ("Failed to load resource", "ComfyApp graph accessed before initialization", "net::ERR", "api.comfy.org")
-"""Complaints of the frontend with no pack at all: user.css and the like are missing, the world outside is not there."""
+HARMLESS = (
+    "Failed to load resource", "ComfyApp graph accessed before initialization", "net::ERR", "api.comfy.org",
+    "Connecting to 'https://huggingface.co", "Fetch API cannot load https://huggingface.co",
+)  # fmt: skip
+"""Complaints of the frontend with no pack at all: user.css and the like are missing, the world outside is not there; of
+a template's model that is not installed it asks the size, which its own security policy forbids."""
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,10 @@ ADVANCED = {
         "gradient_checkpointing",
         "precision",
     },
-    "DiffStyler_DDIMInvert": {"spacing"},
+    "DiffStyler_DDIMInvert": {"spacing", "frames_at_once"},
+    "DiffStyler_ApplyInjection": {"between"},
+    "DiffStyler_ApplyStyles": {"between", "mask_grow", "mask_feather"},
+    "DiffStyler_ShareFrames": {"layers"},
     "DiffStyler_Capture": {
         "cross_attention_layers",
         "feature_end_percent",
@@ -27,6 +30,7 @@ ADVANCED = {
         "precision",
         "lora_strength",
         "values",
+        "frames_at_once",
     },
     "DiffStyler_InjectionSettings": {
         "feature_layers",
@@ -36,7 +40,7 @@ ADVANCED = {
     "DiffStyler_LoraSwitch": {"ramp_in_percent", "ramp_out_percent"},
     "DiffStyler_PreviewStyles": {"mask_grow", "mask_feather"},
     "DiffStyler_FastSAMMask": {"clip_folder", "iou", "image_size"},
-    "DiffStyler_InjectedSampler": {"mask_grow", "mask_feather"},
+    "DiffStyler_InjectedSampler": {"mask_grow", "mask_feather", "frames_at_once"},
     "DiffStyler_InjectedGuider": {"mask_grow", "mask_feather"},
     "DiffStyler_BlendConditionings": {"mask_grow", "mask_feather"},
     "DiffStyler_CycleDiffusionInvert": {"formula", "cfg"},
