@@ -77,24 +77,24 @@ def with_free(pack, monkeypatch, storage: str, free: float) -> None:
     ("storage", "spare", "remedy"), [("memory", 0.9, "Choose disk"), ("disk", 1.0, "Free some space, choose recompute")]
 )
 @pytest.mark.parametrize(("precision", "size"), [("fp16", 2), ("fp32", 4)])
-def test_what_does_not_fit_is_refused_after_its_first_step(
+def test_what_does_not_fit_is_refused_before_its_first_step(
     bench, pack, host_folders, monkeypatch, storage, spare, remedy, precision, size
 ):
-    """Attention of all 4 steps and the feature of 2: three steps and one are still to come."""
-    coming = size * (FEATURE + 3 * QK)
+    """Attention of all 4 steps and the feature of 2."""
+    whole = size * (2 * FEATURE + 4 * QK)
     trajectory = bench.invert()[0]
     request = {"trajectory": trajectory, "feature_steps": 2, "storage": storage, "precision": precision}
     with monkeypatch.context() as patch:
-        with_free(pack, patch, storage, math.ceil(coming / spare))
+        with_free(pack, patch, storage, math.ceil(whole / spare))
         features = bench.capture(**request)[0]
-    assert features.store.nbytes == coming + size * (FEATURE + QK)
+    assert features.store.nbytes == whole
     del features
-    with_free(pack, monkeypatch, storage, coming / spare - 1)
+    with_free(pack, monkeypatch, storage, whole / spare - 1)
     before = bench.evaluations
-    gigabytes = rf"{coming / 1e9:.3g} GB, and {storage} has room for"
-    with pytest.raises(ValueError, match=rf"storage: the capture's other 3 steps need {gigabytes}.*{remedy}"):
+    gigabytes = rf"{whole / 1e9:.3g} GB, and {storage} has room for"
+    with pytest.raises(ValueError, match=rf"storage: the capture needs {gigabytes}.*{remedy}"):
         bench.capture(**request)
-    assert bench.evaluations == before + 1
+    assert bench.evaluations == before
     assert files_below(host_folders / "temp" / "diffstyler") == []
 
 
@@ -109,7 +109,8 @@ def test_the_host_first_lets_go_of_results_that_nobody_uses(bench, pack, monkeyp
 
     monkeypatch.setattr(comfy.memory_management, "extra_ram_release_callback", release)
     bench.capture(trajectory)
-    assert asked == [(math.ceil(2 * 3 * (FEATURE + QK) / 0.9), False)]
+    step = 2 * (FEATURE + QK)
+    assert asked == [(math.ceil(4 * step / 0.9), False), (math.ceil(3 * step / 0.9), False)], "the whole, then the rest"
 
 
 def test_the_hosts_cache_counts_a_capture_in_memory(bench):
