@@ -6,9 +6,6 @@ Runs under the Python of ComfyUI's environment; tools/dev.py starts it.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,20 +16,19 @@ sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 from tools import methods_prompt as mp
 from tools import methods_tables as tables
 from tools import results_prompt as rp
-from tools.comparison import blank, demo_picture, kept_folder, run_contents, run_main
-from tools.demo import ROOT
+from tools.comparison import blank, demo_picture, kept_folder, options_of, run_contents, run_main
 from tools.demo_sheet import Panel, save_grid
 from tools.devkit.console import duration, say
 from tools.devkit.process import interrupts_on_terminate
 from tools.gallery import machine
-from tools.results import METRICS
+from tools.results import whole_figures
 
 COMPARISON = "methods"
 
 
 def main(arguments: Sequence[str]) -> int:
     interrupts_on_terminate()
-    options = _parser().parse_args(arguments)
+    options = options_of(COMPARISON, __doc__, arguments)
     contents, styles = rp.CONTENTS[: options.contents], rp.STYLES[: options.styles]
     runs = run_contents(COMPARISON, contents, lambda content: mp.content_prompt(content, styles))
     rows = [row for content, run in runs.items() for row in rows_of(content, run, styles)]
@@ -46,26 +42,14 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dev.py compare", description=__doc__)
-    parser.add_argument("comparison", choices=[COMPARISON])
-    for name, known in (("contents", rp.CONTENTS), ("styles", rp.STYLES)):
-        most = len(known)
-        parser.add_argument(f"--{name}", type=int, choices=range(1, most + 1), default=most, help="only the first ones")
-    parser.add_argument("--output", type=Path, default=ROOT / "demo", help="folder of the report (demo)")
-    return parser
-
-
 def rows_of(content: str, run: dict[str, Any], styles: Sequence[rp.Style] = rp.STYLES) -> list[tables.Row]:
     """The figures and seconds of a content's results, whole pictures."""
     seconds, rows = run["node_seconds"], []
     for style, method, title in mp.results_of(styles):
-        table = csv.DictReader(io.StringIO(run["texts"][f"{title} - csv"]))
-        found = {line["metric"]: float(line["value"]) for line in table if line["value"] and line["region"] == "whole"}
         trainer = mp.trained_by(style, method)
         training = None if trainer is None else seconds.get(trainer, 0.0)
         preparing = sum(seconds.get(node, 0.0) for node in mp.prepared_by(style, method))
-        values = {metric: found[metric] for metric in METRICS}
+        values = whole_figures(run["texts"][f"{title} - csv"])
         sampling = seconds.get(f"{title} - latent", 0.0)
         rows.append(tables.Row(rp.name_of(content), style.name, method, values, training, preparing, sampling))
     return rows

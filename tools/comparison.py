@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
@@ -17,7 +18,7 @@ from tools.demo import BASE, ROOT, require_pack
 from tools.devkit.base import prepare_base
 from tools.devkit.console import Failure, say
 from tools.results import fingerprint_of, kept_run
-from tools.results_prompt import name_of
+from tools.results_prompt import CONTENTS, STYLES, name_of
 
 
 def kept_folder(comparison: str, content: str) -> Path:
@@ -38,6 +39,17 @@ def run_contents(
             say(f"\n{content}")
             runs[content] = kept_run(server.client, prompt_of(content), kept_folder(comparison, content), fingerprint)
     return runs
+
+
+def options_of(comparison: str, described: str | None, arguments: Sequence[str]) -> argparse.Namespace:
+    """contents, styles (how many of the first) and output of a comparison over the demo's pairs."""
+    parser = argparse.ArgumentParser(prog="dev.py compare", description=described)
+    parser.add_argument("comparison", choices=[comparison])
+    for name, known in (("contents", CONTENTS), ("styles", STYLES)):
+        most = len(known)
+        parser.add_argument(f"--{name}", type=int, choices=range(1, most + 1), default=most, help="only the first ones")
+    parser.add_argument("--output", type=Path, default=ROOT / "demo", help="folder of the report (demo)")
+    return parser.parse_args(arguments)
 
 
 def demo_picture(name: str) -> bytes:

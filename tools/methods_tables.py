@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tools.methods_prompt import METHODS
-from tools.results_tables import COLUMNS, table_head, table_row
+from tools.results_tables import COLUMNS, spread, table_head, table_row
 
 
 class Row(NamedTuple):
@@ -64,7 +64,7 @@ def means(rows: Sequence[Row]) -> list[str]:
     lines = table_head(["way", *COLUMNS.values(), "training, s", "before, s", "sampling, s"])
     for method in METHODS:
         chosen = [row for row in rows if row.method == method]
-        cells = [_spread([row.values[metric] for row in chosen]) for metric in COLUMNS]
+        cells = [spread([row.values[metric] for row in chosen]) for metric in COLUMNS]
         trained = [row.training for row in chosen if row.training is not None]
         before, sampling = [row.preparing for row in chosen], [row.sampling for row in chosen]
         seconds = _measured(trained), _measured(before, max), _measured(sampling)
@@ -101,8 +101,3 @@ def _measured(seconds: Sequence[float], of: Callable[[Sequence[float]], float] =
     if spent:
         return f"{of(spent):.0f}" if of(spent) >= 10 else f"{of(spent):.1f}"
     return "none" if not seconds else "kept"
-
-
-def _spread(values: Sequence[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.3g} \u00b1 {deviation:.2g}"

@@ -79,6 +79,13 @@ def kept_run(client: ComfyClient, api: Api, folder: Path, fingerprint: str) -> d
     return run
 
 
+def whole_figures(text: str) -> dict[str, float]:
+    """METRICS of a whole picture, from Compare Result's CSV."""
+    table = csv.DictReader(io.StringIO(text))
+    found = {line["metric"]: float(line["value"]) for line in table if line["value"] and line["region"] == "whole"}
+    return {metric: found[metric] for metric in METRICS}
+
+
 def rows_of(
     content: str, run: dict[str, Any], styles: Sequence[rp.Style] = rp.STYLES,
     variants: Sequence[rp.Variant] = rp.VARIANTS,
@@ -86,12 +93,8 @@ def rows_of(
     """The figures of a content's results, whole pictures."""
     rows = []
     for style, variant, title in rp.results_of(styles, variants):
-        table = csv.DictReader(io.StringIO(run["texts"][f"{title} - csv"]))
-        figures = {
-            line["metric"]: float(line["value"]) for line in table if line["value"] and line["region"] == "whole"
-        }
+        values = whole_figures(run["texts"][f"{title} - csv"])
         seconds = run["node_seconds"].get(f"{title} - latent", 0.0)
-        values = {metric: figures[metric] for metric in METRICS}
         rows.append(tables.Row(rp.name_of(content), style.name, variant.name, values, seconds))
     return rows
 

@@ -107,7 +107,7 @@ def means(rows: Sequence[Row]) -> list[str]:
     lines = table_head(["variant", *COLUMNS.values(), "seconds"])
     for variant in _distinct(row.variant for row in rows):
         chosen = [row for row in rows if row.variant == variant]
-        cells = [_spread([row.values[metric] for row in chosen]) for metric in COLUMNS]
+        cells = [spread([row.values[metric] for row in chosen]) for metric in COLUMNS]
         seconds = statistics.fmean(row.seconds for row in chosen)
         lines.append(table_row([variant, *cells, f"{seconds:.0f}"]))
     return lines
@@ -172,7 +172,8 @@ def _values(rows: Sequence[Row], variant: rp.Variant, metric: str) -> list[float
     return [row.values[metric] for row in rows if row.variant == variant.name]
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """Mean and deviation in words."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.fmean(values):.3g} ± {deviation:.2g}"
 

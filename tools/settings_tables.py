@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.results_tables import COLUMNS, table_head, table_row
+from tools.results_tables import COLUMNS, spread, table_head, table_row
 from tools.settings_prompt import CHOICES, CHOSEN, NOTHING, PAPER
 
 
@@ -83,7 +83,7 @@ def means(rows: Sequence[Row]) -> list[str]:
     bare = _of(rows, NOTHING.name)
     for choice in CHOICES:
         chosen = _of(rows, choice.name)
-        cells = [_spread([row.values[metric] for row in chosen]) for metric in COLUMNS]
+        cells = [spread([row.values[metric] for row in chosen]) for metric in COLUMNS]
         change = [_mean(chosen, metric) / _mean(bare, metric) - 1.0 for metric in ("edges", "gram_filters")]
         seconds = statistics.fmean(row.seconds for row in chosen)
         lines.append(table_row([choice.name, *cells, *(f"{100 * c:+.0f} %" for c in change), f"{seconds:.0f}"]))
@@ -118,8 +118,3 @@ def _of(rows: Sequence[Row], choice: str) -> list[Row]:
 
 def _mean(rows: Sequence[Row], metric: str) -> float:
     return statistics.fmean(row.values[metric] for row in rows)
-
-
-def _spread(values: Sequence[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.3g} \u00b1 {deviation:.2g}"

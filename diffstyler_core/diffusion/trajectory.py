@@ -100,11 +100,11 @@ class Trajectory(_Fields):
         levels = [math.sqrt(1.0 / self.schedule.level_abar(i) - 1.0) for i in range(self.schedule.steps + 1)]
         if sigma >= levels[0]:
             return self.latents[0] * math.sqrt(1.0 + sigma**2)
-        path = [z * math.sqrt(1.0 + s**2) for s, z in zip(levels, self.latents, strict=True)]
-        levels, path = [*levels, 0.0], [*path, self.content]
+        levels, latents = [*levels, 0.0], [*self.latents, self.content]
         right = next(i for i, s in enumerate(levels) if s <= sigma)
         share = (sigma - levels[right]) / (levels[right - 1] - levels[right])
-        return path[right] if share == 0.0 else torch.lerp(path[right], path[right - 1], share)
+        left, end = (latents[i] * math.sqrt(1.0 + levels[i] ** 2) for i in (right - 1, right))
+        return end if share == 0.0 else torch.lerp(end, left, share)
 
     @property
     def megabytes(self) -> float:

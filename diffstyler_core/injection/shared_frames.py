@@ -1,4 +1,4 @@
-"""Self-attention that looks at other frames of a batch, against flicker.
+"""Self-attention that looks at other frames of a batch.
 
 softmax(q_i [k_i, k_A]^T / sqrt(d)) [v_i, v_A], where A are the frames that frame i looks at beside itself: the first
 (as Text2Video-Zero, arXiv 2303.13439), the one before it as well (as Tune-A-Video, arXiv 2212.11565), or all.

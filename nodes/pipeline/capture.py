@@ -197,7 +197,7 @@ class CaptureFeatures(io.ComfyNode):
         else:
             keeper, frames = Keeper(PRECISIONS[precision]), trajectory.frame_count
             needed = bytes_needed(model, request, trajectory.content, source, keeper.dtype)
-            require_room(storage, needed, frames)
+            require_room(storage, needed, frames, keeper.dtype.itemsize > 2)
             groups, per = groups_of(frames, frames_at_once), f" for {frames} frames" if frames > 1 else ""
             stores = []
             for group in groups:

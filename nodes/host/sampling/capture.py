@@ -161,14 +161,17 @@ def bytes_needed(
     return total * frames * dtype.itemsize
 
 
-def require_room(storage: Storage, needed: int, frames: int) -> None:
-    """Raises ValueError when a capture does not fit where it is to be kept, before anything is evaluated."""
+def require_room(storage: Storage, needed: int, frames: int, wide: bool) -> None:
+    """Raises ValueError when a capture does not fit where it is to be kept, before anything is evaluated.
+
+    wide: whether a shorter number format would help.
+    """
     room = room_in_memory(needed) if storage == "memory" else room_on_disk(Path(folder_paths.get_temp_directory()), 0)
     if storage != "recompute" and needed > room:
         raise ValueError(
             f"storage: the capture{f' of {frames} frames' if frames > 1 else ''} needs {needed / 1e9:.3g} GB, and "
-            f"{storage} has room for {room / 1e9:.3g} GB. {INSTEAD[storage]}, or capture fewer layers, steps"
-            f"{' or frames' if frames > 1 else ''}."
+            f"{storage} has room for {room / 1e9:.3g} GB. {INSTEAD[storage]}, or capture fewer layers or steps"
+            f"{', fewer frames' if frames > 1 else ''}{', or in fp16' if wide else ''}."
         )
 
 
