@@ -44,7 +44,7 @@ def test_words_in_a_nested_subgraph_that_is_closed_and_then_opened(graph, render
     shown = graph.shown()
     assert shown["SpatialRamp"] is None, "it has the local id of the node in the subgraph"
     assert "UNet evaluations" in shown["DDIMInvert"]["text"]
-    assert "self-attention of layers 4-11" in shown["Capture"]["text"]
+    assert "self-attention of layers 9-11" in shown["Capture"]["text"]
 
     page.evaluate(ENTER, "DiffStyler_DDIMInvert")
     page.wait_for_timeout(1000)

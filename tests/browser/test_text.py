@@ -11,7 +11,7 @@ from tests.browser.small_graph import SmallGraph, require_inside
 WORDS = {
     "TrainStyleLoRA": ("DiffStyler/style_",),
     "DDIMInvert": ("10 UNet evaluations", "dB PSNR"),
-    "Capture": ("feature of layers 4", "self-attention of layers 4-11", "MB in memory"),
+    "Capture": ("self-attention of layers 9-11", "layers auto: feature none", "MB in memory"),
     "InjectedSampler": ("10 steps", "T_a = 500"),
 }
 FRESH = {"classic": 1, "vue": 2}
@@ -132,6 +132,6 @@ def test_an_error_stands_on_its_node_until_the_next_run(graph, rendering, page, 
     assert "self-attention layers 0-2" in shown["Capture"]["text"]
     require_inside(shown)
     page.keyboard.press("Escape")
-    graph.set(Capture={"self_attention_layers": "4-11"})
+    graph.set(Capture={"self_attention_layers": "auto"})
     assert graph.run() == "success"
     require_results(graph.shown())
