@@ -5,6 +5,7 @@
     python3 tools/dev.py test            lint, imports, types and all tests
     python3 tools/dev.py test core host  some of them; what follows -- goes to pytest
     python3 tools/dev.py bench           speed as ratios to the host's own nodes; --memory: peak memory at SD1.5's size
+    python3 tools/dev.py verify          self-checks, speed and the paper's ablation on your checkpoint, in one report
     python3 tools/dev.py gallery         the README's pictures, made anew by the workflows
     python3 tools/dev.py compare dual-style   two styles in one picture, four ways, as the document compares them
     python3 tools/dev.py compare settings     which layers and windows suit the demo checkpoint, on all pairs
@@ -42,6 +43,7 @@ from tools.devkit.base import prepare_base
 from tools.devkit.console import Failure, say
 from tools.devkit.demo_options import demo_parser
 from tools.devkit.process import GUARD, interrupts_on_terminate, run_foreground
+from tools.verify.options import verify_parser
 
 # Not resolved: where the pack is linked into a ComfyUI, the way it was called through tells which.
 ROOT = Path(__file__).absolute().parent.parent
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str]) -> int:
         return demo(known[1:])
     if known[:1] == ["gallery"]:
         return gallery(known[1:])
+    if known[:1] == ["verify"]:
+        return verify(known[1:], rest)
     if known[:1] == ["compare"]:
         return compare(known[1:])
     if known[:1] == ["bench"]:
@@ -90,6 +94,13 @@ def demo(arguments: Sequence[str]) -> int:
 def gallery(arguments: Sequence[str]) -> int:
     found = host.prepare(ROOT, os.environ)
     command = [str(found.python), str(GUARD), str(ROOT / "tools" / "gallery.py"), *arguments]
+    return run_foreground(command, env=found.environment(os.environ), cwd=Path.cwd(), stdin=subprocess.PIPE) or 0
+
+
+def verify(arguments: Sequence[str], further: Sequence[str]) -> int:
+    verify_parser("dev.py verify").parse_args(arguments)
+    found = host.prepare(ROOT, os.environ)
+    command = [str(found.python), str(GUARD), str(ROOT / "tools" / "verify" / "main.py"), *arguments, "--", *further]
     return run_foreground(command, env=found.environment(os.environ), cwd=Path.cwd(), stdin=subprocess.PIPE) or 0
 
 
@@ -142,8 +153,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|bench|gallery|compare|setup|run")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="demo|test|verify|bench|gallery|compare|setup|run"
+    )
     commands.add_parser("demo", help="see: dev.py demo --help")
+    commands.add_parser("verify", help="check the pack on your machine and checkpoint; see: dev.py verify --help")
     commands.add_parser("gallery", help="make the README's pictures; see: dev.py gallery --help")
     commands.add_parser("compare", help="what documents compare, anew; see: dev.py compare --help")
     commands.add_parser("bench", help="measure speed, or with --memory peak memory")
