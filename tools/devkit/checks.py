@@ -13,12 +13,14 @@ from pathlib import Path
 from .chromium import MISSING, find_chromium
 from .console import say
 from .host import Host
+from .lanes import lanes
 from .links import link_file, link_folder
 from .process import run_foreground
 from .reports import Counts, Outcome, read_junit, table
 
 SUITES = ("core", "host", "server", "browser")
 PARTS = ("lint", "format", "walls", "types", *SUITES)
+SIDE_BY_SIDE = ("core", "host")  # the others' tests share one server
 LIMIT_S = 2700.0  # for one part: one that hangs must not hang the whole run
 _LINT_IMPORTS = "from importlinter.cli import lint_imports_command as lint; lint()"  # it has no -m form
 _NO_TESTS = 5  # pytest's exit code
@@ -91,7 +93,8 @@ class Checks:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.unlink(missing_ok=True)
         reporting = [f"--junitxml={report}", "-o", "junit_family=xunit1"]  # that family may hold measured properties
-        code = self._python(["-m", "pytest", str(folder), *reporting, *self.pytest_args], self.root)
+        spread = lanes(self.pytest_args) if part in SIDE_BY_SIDE else []
+        code = self._python(["-m", "pytest", str(folder), *spread, *reporting, *self.pytest_args], self.root)
         return judge(part, code, read_junit(report))
 
     def _left_out(self, part: str, reason: str) -> Outcome:
