@@ -6,6 +6,7 @@ from .evaluate.compare import CompareResult
 from .evaluate.evaluate_set import EvaluateSet
 from .evaluate.feature_pca import FeaturePCA
 from .evaluate.feature_similarity import FeatureSimilarity
+from .evaluate.frame_consistency import FrameConsistency
 from .evaluate.reconstruction import ReconstructionReport
 from .examples.example import ExamplePicture
 from .host.demo_model import register_demo_model
@@ -90,5 +91,6 @@ class DiffStylerExtension(ComfyExtension):
             FeatureSimilarity,
             ReconstructionReport,
             CompareResult,
+            FrameConsistency,
             EvaluateSet,
         ]

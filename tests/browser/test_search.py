@@ -54,6 +54,8 @@ FOUND = [
     ("ksampler injection", "Apply Injection", 1),
     ("any sampler", "Apply Styles", 2),
     ("attention across frames", "Share Attention across Frames", 1),
+    ("frame consistency", "Frame Consistency", 1),
+    ("flicker", "Frame Consistency", 2),
     ("custom sampler", "Injected LoRA Guider", SEEN),
 ]
 
