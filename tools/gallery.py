@@ -45,6 +45,9 @@ class Entry(NamedTuple):
 
 SHEETS = {
     "one-style": Entry("DiffStyler - one style", "A photograph in the style of one picture, its structure kept."),
+    "any-sampler": Entry(
+        "DiffStyler - any sampler", "The same by Apply Injection, under the host's own sampler (DPM++ 2M)."
+    ),
     "style-in-a-mask": Entry("DiffStyler - style in a mask", "One region is restyled, the rest stays the photograph."),
     "two-masks": Entry("DiffStyler - two styles, two masks", "One style for the subject, another one for the rest."),
     "two-by-steps": Entry(

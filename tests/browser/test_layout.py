@@ -18,7 +18,7 @@ PICTURES = ("DiffStyler_PreviewStyles", "DiffStyler_SpatialRamp", "DiffStyler_Lo
             "ImageCropV2")  # fmt: skip
 PREVIEWS = ("DiffStyler_TrainStyleLoRA", "DiffStyler_DDIMInvert", "DiffStyler_Capture", "DiffStyler_InjectedSampler",
             "DiffStyler_CycleDiffusionInvert", "DiffStyler_StochasticInversion", "DiffStyler_TrainStyleEmbedding",
-            "KSampler", "SamplerCustom")  # fmt: skip
+            "KSampler", "KSamplerAdvanced", "SamplerCustom")  # fmt: skip
 
 SILENT = ("DiffStyler_ExamplePicture", "DiffStyler_ScalePicture")
 """Ours that show no words."""

@@ -33,6 +33,7 @@ SMALL = {
     "DiffStyler_CycleDiffusionInvert": {"steps": 5, "skip": 1},
     "DiffStyler_StochasticInversion": {"steps": 5},
     "KSampler": {"steps": 5},
+    "KSamplerAdvanced": {"steps": 5},
 }
 
 

@@ -20,8 +20,10 @@ OTHER_SETTINGS = {
     "DiffStyler_CycleDiffusionInvert": {"steps": 10, "skip": 2, "formula": "DDIM"},
     "DiffStyler_StochasticInversion": {"steps": 10},
     "DiffStyler_TrainStyleEmbedding": {"steps": 3, "resolution": 64},
+    "KSamplerAdvanced": {"steps": 5},
 }
 WORDS = {
+    "DiffStyler_ApplyInjection": "interpolated",
     "DiffStyler_RegionalStyle": "style 1",
     "DiffStyler_PreviewStyles": "%",
     "DiffStyler_LoraSwitch": "0 to 60 %",

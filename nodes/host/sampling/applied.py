@@ -25,6 +25,7 @@ from .controls import Conds, Processed
 from .forward import Options
 from .fusion import NAMES, Prompts, fused
 from .kept import finished
+from .start import on_the_path
 
 
 def applied(
@@ -72,6 +73,7 @@ class AppliedBranches:
         model = executor.class_obj.model_patcher
         self._require_run(model, latent_image)
         last = float(sigmas[-1])  # before the run: uni_pc writes into its levels
+        latent_image = on_the_path(model, self._trajectory, noise, latent_image, sigmas)
         try:
             samples = executor(noise, latent_image, sampler, sigmas, *args, **kw)
         finally:

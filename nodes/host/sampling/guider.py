@@ -18,6 +18,7 @@ from .forward import Options
 from .fusion import fusing_options
 from .kept import finished
 from .levels import require_levels
+from .start import on_the_path
 
 ASKED = ("positive", "negative")
 
@@ -72,6 +73,8 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         if self._adds_noises:
             require_levels(sampler, sigmas, self._trajectory.schedule)
         last = float(sigmas[-1]) if len(sigmas) else 0.0  # before the run: uni_pc writes into its levels
+        if len(sigmas):
+            latent_image = on_the_path(self.model_patcher, self._trajectory, noise, latent_image, sigmas)
         shown = self._shown_by(callback) if self._adds_noises else callback
         try:
             samples = super().sample(noise, latent_image, sampler, sigmas, denoise_mask, shown, *args, **kw)
