@@ -16,6 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parents[2]))
 
+import aiohttp
+
 from tools.comfy_client import PromptError, RequestFailed
 from tools.comfy_events import StreamClosed
 from tools.comfy_server import ComfyServer, ServerFailed
@@ -40,7 +42,9 @@ DEMO = ROOT / "demo" / "diffstyler-demo.safetensors"
 LOG = ROOT / ".host" / "logs" / "verify-server.log"
 PROBES = "diffstyler-verify"
 """Of the private server's custom nodes: this package's own."""
-ERRORS = (PromptError, ServerFailed, Failure, RequestFailed, StreamClosed)
+ERRORS = (PromptError, ServerFailed, Failure, RequestFailed, StreamClosed, aiohttp.ClientError)
+LOG_LINES = 160
+USUAL = re.compile(r"got prompt|Prompt executed|\d+%\|")
 STEPS, QUICK_STEPS, QUICK_TRAINING = 30, 6, 20
 TRAINING = {True: 160, False: 200}
 """Training steps for the demo checkpoint, and for any other."""
@@ -80,7 +84,7 @@ class Verification:
         for number in range(1, rounds + 1):
             for stage in (stage for stage in stages.STAGES if stage.name not in failed):
                 try:
-                    one = stages.measured(self.bench, stage, 100 * number, self.server.pid)
+                    one = stages.measured(self.bench, stage, 100 * number, self.server)
                 except ERRORS as error:
                     failed.add(stage.name)
                     say(f"  FAILED  {stage.name}: {self._failed(stage.name, error)}")
@@ -104,6 +108,13 @@ class Verification:
             sheet = self.server.base_directory / "sheet.jpg"
             save_grid([pair.panels for pair in pairs], sheet, side=224)
             self.report.sheet = sheet.read_bytes()
+
+    def keep_log(self) -> None:
+        """The server's log for the report, without what every prompt writes: its start and its end."""
+        lines = [line for line in self.server.log_text().splitlines() if line.strip() and not USUAL.search(line)]
+        middle = len(lines) - LOG_LINES
+        kept = lines if middle <= 0 else [*lines[: LOG_LINES // 2], "...", *lines[-LOG_LINES // 2 :]]
+        self.report.log = self._clean("\n".join(kept))
 
     def _failed(self, part: str, error: Exception) -> str:
         """Notes what failed for the report, with the node's trace. -> it in short"""
@@ -131,6 +142,7 @@ def main(arguments: Sequence[str]) -> int:
             hidden = (base, ROOT, comfyui, checkpoint.parent, Path(sys.prefix), Path.home())
             verification = prepared(server, checkpoint.name, options, lambda text: discreet(text, hidden))
             verification.run(rounds=1 if options.quick else 3)
+            verification.keep_log()
     report = verification.report
     folder_out = options.output or ROOT / ".host" / "verify"
     folder_out.mkdir(parents=True, exist_ok=True)
