@@ -109,8 +109,8 @@ def drawn(draw, choices, valid):
 
 
 NODES = (
-    "invert", "report", "pca", "similarity", "switch", "ramp", "paste", "preview", "compare", "consistency", "evaluate", "example",
-    "fastsam",
+    "invert", "report", "pca", "similarity", "switch", "ramp", "paste", "preview", "compare", "consistency", "evaluate",
+    "example", "fastsam",
 )  # fmt: skip
 
 
