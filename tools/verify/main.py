@@ -117,11 +117,13 @@ class Verification:
         self.report.log = self._clean("\n".join(kept))
 
     def _failed(self, part: str, error: Exception) -> str:
-        """Notes what failed for the report, with the node's trace. -> it in short"""
+        """Notes what failed for the report, with the node's trace, once. -> it in short"""
         words = self._clean(str(error))
         trace = self._clean(error.trace) if isinstance(error, PromptError) else ""
-        self.report.problems.append((part, "\n\n".join(filter(None, [words, trace]))))
-        return words.splitlines()[0]
+        text, short = "\n\n".join(filter(None, [words, trace])), words.splitlines()[0]
+        told = any(text == before for _, before in self.report.problems)
+        self.report.problems.append((part, f"{short} (as above)" if told else text))
+        return short
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -141,14 +143,25 @@ def main(arguments: Sequence[str]) -> int:
             require_pack(server, server.client.object_info())
             hidden = (base, ROOT, comfyui, checkpoint.parent, Path(sys.prefix), Path.home())
             verification = prepared(server, checkpoint.name, options, lambda text: discreet(text, hidden))
-            verification.run(rounds=1 if options.quick else 3)
-            verification.keep_log()
+            ended = finished(verification, rounds=1 if options.quick else 3)
     report = verification.report
-    folder_out = options.output or ROOT / ".host" / "verify"
-    folder_out.mkdir(parents=True, exist_ok=True)
-    (folder_out / "report.html").write_text(html_of(report), encoding="utf-8")
-    say(f"\n{text_of(report)}\nDone in {duration(time.monotonic() - began)}: {folder_out / 'report.html'}")
-    return 0 if report.passed else 1
+    page = (options.output or ROOT / ".host" / "verify") / "report.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(html_of(report), encoding="utf-8")
+    say(f"\n{text_of(report)}\nDone in {duration(time.monotonic() - began)}: {page}")
+    return (0 if report.passed else 1) if ended else 130
+
+
+def finished(verification: Verification, rounds: int) -> bool:
+    """Runs all of it; an interrupted one keeps what it has. -> whether it came to its end"""
+    ended = False
+    try:
+        verification.run(rounds)
+        ended = True
+    except KeyboardInterrupt:
+        verification.report.problems.append(("verify", "interrupted; what came before is here"))
+    verification.keep_log()
+    return ended
 
 
 def prepared(server: ComfyServer, name: str, options: Namespace, clean: Callable[[str], str]) -> Verification:
