@@ -23,6 +23,7 @@ import comfy.options  # noqa: E402
 import comfy.utils  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
+import utils.extra_config  # noqa: E402, F401 - as main.py does: an older nodes.py puts another utils first
 
 import nodes as host_nodes  # noqa: E402
 from tools.pack_loader import LoadedPack, load_pack  # noqa: E402
