@@ -43,12 +43,15 @@ def row_of(content: str, style: str, looking: str, steady: str, figures: str, se
     steps = [step for step in csv.DictReader(io.StringIO(steady)) if step["difference"]]
     names = ("difference", "content_difference", "warping_error", "content_warping_error")
     lines = [line for line in csv.DictReader(io.StringIO(figures)) if line["value"] and line["region"] == "whole"]
-    kept = [
-        statistics.fmean(float(line["value"]) for line in lines if line["metric"] == metric)
+    kept = {
+        metric: statistics.fmean(float(line["value"]) for line in lines if line["metric"] == metric)
         for metric in ("edges", "total_variation", "gram_filters")
-    ]
-    means = [statistics.fmean(float(step[name]) for step in steps) for name in names]
-    return Row(content, style, looking, *means, *kept, seconds)
+    }
+    difference, floor, error, floor_error = (statistics.fmean(float(step[name]) for step in steps) for name in names)
+    return Row(
+        content, style, looking, difference, floor, error, floor_error,
+        kept["edges"], kept["total_variation"], kept["gram_filters"], seconds,
+    )  # fmt: skip
 
 
 def report(rows: Sequence[Row], made: str, command: str) -> str:
