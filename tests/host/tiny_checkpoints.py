@@ -63,10 +63,9 @@ class Layers(comfy.sd1_clip.SDClipModel):
                          model_options=model_options or {})  # fmt: skip
 
 
-def make_checkpoint(family: str, seed: int) -> tuple[Any, Any, Any]:
-    """(MODEL, CLIP, VAE) with random weights, as the stock Load Checkpoint returns them."""
-    settings = FAMILIES[family]
-    double = settings["kind"] == "sdxl"
+def make_clip(family: str, seed: int) -> comfy.sd.CLIP:
+    """The family's text encoder, or its two, with random weights."""
+    double = FAMILIES[family]["kind"] == "sdxl"
     clip = comfy.sd.CLIP(
         SimpleNamespace(
             params={},
@@ -76,7 +75,12 @@ def make_checkpoint(family: str, seed: int) -> tuple[Any, Any, Any]:
         parameters=1,
     )
     tiny.fill(clip.cond_stage_model, seed + 1)
-    return tiny.make_model(seed=seed, **settings), clip, tiny.make_vae(seed + 2)
+    return clip
+
+
+def make_checkpoint(family: str, seed: int) -> tuple[Any, Any, Any]:
+    """(MODEL, CLIP, VAE) with random weights, as the stock Load Checkpoint returns them."""
+    return tiny.make_model(seed=seed, **FAMILIES[family]), make_clip(family, seed), tiny.make_vae(seed + 2)
 
 
 def load_stock_nodes() -> None:
