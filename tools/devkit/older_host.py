@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from .own_host import fetch_sources, venv_python
 from .pip import NETWORK, Pip
 
 VERSIONS = tuple(sources.comfyui for sources in fetch.OLDER)
-_SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
+_SITE_PACKAGES = "import json, site; print(json.dumps(site.getsitepackages()))"
 _LAYER = "import site; site.addsitedir({!r})\n"
 
 
@@ -63,7 +64,7 @@ class _Work:
                 "about 5 seconds",
                 0.1,
                 lambda: (str(self.base),),
-                self._make_venv,
+                lambda: make_layer(self.base, self.room / "venv", self.room),
                 f"look whether {self.base} runs, and can make a virtual environment.",
                 self.python.is_file,
             ),
@@ -86,17 +87,19 @@ class _Work:
         (self.room.parent / ".gitignore").write_text("*\n", encoding="utf-8")
         fetch_sources(self.sources, Pip(self.base, self.room), self.room.parent / "download", self.comfyui)
 
-    def _make_venv(self) -> None:
-        """An environment whose own packages come first, and behind them those of the other, pip among them."""
-        shutil.rmtree(self.room / "venv", ignore_errors=True)
-        command = [str(self.base), "-m", "venv", "--without-pip", str(self.room / "venv")]
-        Pip(self.base, self.room).run("venv", command)
-        layer = Path(_site_packages(self.python)) / "layer.pth"
-        layer.write_text(_LAYER.format(_site_packages(self.base)), encoding="utf-8")
+
+def make_layer(base: Path, venv: Path, room: Path) -> None:
+    """An environment whose own packages come first, and behind them those of `base`, pip among them."""
+    shutil.rmtree(venv, ignore_errors=True)
+    Pip(base, room).run("venv", [str(base), "-m", "venv", "--without-pip", str(venv)])
+    lines = [_LAYER.format(folder) for folder in site_packages(base)]
+    own = Path(site_packages(venv_python(venv))[0])
+    (own / "layer.pth").write_text("".join(lines), encoding="utf-8")
 
 
-def _site_packages(python: Path) -> str:
+def site_packages(python: Path) -> list[str]:
+    """The folders that hold the packages of a Python; its own first, in a virtual environment the only one."""
     asked = subprocess.run([str(python), "-c", _SITE_PACKAGES], capture_output=True, text=True, check=False)
     if asked.returncode:
         raise Failure("venv", f"{python} does not run: {asked.stderr.strip()}", "mend COMFYUI_PYTHON.")
-    return asked.stdout.strip()
+    return [str(folder) for folder in json.loads(asked.stdout)]

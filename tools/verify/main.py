@@ -16,6 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parents[2]))
 
+import aiohttp
+
 from tools.comfy_client import PromptError, RequestFailed
 from tools.comfy_events import StreamClosed
 from tools.comfy_server import ComfyServer, ServerFailed
@@ -40,7 +42,9 @@ DEMO = ROOT / "demo" / "diffstyler-demo.safetensors"
 LOG = ROOT / ".host" / "logs" / "verify-server.log"
 PROBES = "diffstyler-verify"
 """Of the private server's custom nodes: this package's own."""
-ERRORS = (PromptError, ServerFailed, Failure, RequestFailed, StreamClosed)
+ERRORS = (PromptError, ServerFailed, Failure, RequestFailed, StreamClosed, aiohttp.ClientError)
+LOG_LINES = 160
+USUAL = re.compile(r"got prompt|Prompt executed|\d+%\|")
 STEPS, QUICK_STEPS, QUICK_TRAINING = 30, 6, 20
 TRAINING = {True: 160, False: 200}
 """Training steps for the demo checkpoint, and for any other."""
@@ -80,7 +84,7 @@ class Verification:
         for number in range(1, rounds + 1):
             for stage in (stage for stage in stages.STAGES if stage.name not in failed):
                 try:
-                    one = stages.measured(self.bench, stage, 100 * number, self.server.pid)
+                    one = stages.measured(self.bench, stage, 100 * number, self.server)
                 except ERRORS as error:
                     failed.add(stage.name)
                     say(f"  FAILED  {stage.name}: {self._failed(stage.name, error)}")
@@ -105,12 +109,21 @@ class Verification:
             save_grid([pair.panels for pair in pairs], sheet, side=224)
             self.report.sheet = sheet.read_bytes()
 
+    def keep_log(self) -> None:
+        """The server's log for the report, without what every prompt writes: its start and its end."""
+        lines = [line for line in self.server.log_text().splitlines() if line.strip() and not USUAL.search(line)]
+        middle = len(lines) - LOG_LINES
+        kept = lines if middle <= 0 else [*lines[: LOG_LINES // 2], "...", *lines[-LOG_LINES // 2 :]]
+        self.report.log = self._clean("\n".join(kept))
+
     def _failed(self, part: str, error: Exception) -> str:
-        """Notes what failed for the report, with the node's trace. -> it in short"""
+        """Notes what failed for the report, with the node's trace, once. -> it in short"""
         words = self._clean(str(error))
         trace = self._clean(error.trace) if isinstance(error, PromptError) else ""
-        self.report.problems.append((part, "\n\n".join(filter(None, [words, trace]))))
-        return words.splitlines()[0]
+        text, short = "\n\n".join(filter(None, [words, trace])), words.splitlines()[0]
+        told = any(text == before for _, before in self.report.problems)
+        self.report.problems.append((part, f"{short} (as above)" if told else text))
+        return short
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -130,13 +143,25 @@ def main(arguments: Sequence[str]) -> int:
             require_pack(server, server.client.object_info())
             hidden = (base, ROOT, comfyui, checkpoint.parent, Path(sys.prefix), Path.home())
             verification = prepared(server, checkpoint.name, options, lambda text: discreet(text, hidden))
-            verification.run(rounds=1 if options.quick else 3)
+            ended = finished(verification, rounds=1 if options.quick else 3)
     report = verification.report
-    folder_out = options.output or ROOT / ".host" / "verify"
-    folder_out.mkdir(parents=True, exist_ok=True)
-    (folder_out / "report.html").write_text(html_of(report), encoding="utf-8")
-    say(f"\n{text_of(report)}\nDone in {duration(time.monotonic() - began)}: {folder_out / 'report.html'}")
-    return 0 if report.passed else 1
+    page = (options.output or ROOT / ".host" / "verify") / "report.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(html_of(report), encoding="utf-8")
+    say(f"\n{text_of(report)}\nDone in {duration(time.monotonic() - began)}: {page}")
+    return (0 if report.passed else 1) if ended else 130
+
+
+def finished(verification: Verification, rounds: int) -> bool:
+    """Runs all of it; an interrupted one keeps what it has. -> whether it came to its end"""
+    ended = False
+    try:
+        verification.run(rounds)
+        ended = True
+    except KeyboardInterrupt:
+        verification.report.problems.append(("verify", "interrupted; what came before is here"))
+    verification.keep_log()
+    return ended
 
 
 def prepared(server: ComfyServer, name: str, options: Namespace, clean: Callable[[str], str]) -> Verification:

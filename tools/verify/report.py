@@ -25,7 +25,7 @@ img { max-width: 100%; } pre { background: #f4f4f4; padding: .6em; overflow-x: a
 
 @dataclass
 class Report:
-    """What `verify` found. problems: what did not run, in words. sheet: the ablation's pictures, a JPEG."""
+    """What `verify` found. problems: what did not run, in words. sheet: a JPEG. log: the server's."""
 
     about: Mapping[str, str]
     checks: list[Outcome] = field(default_factory=list)
@@ -34,6 +34,7 @@ class Report:
     claims: Sequence[tuple[str, str]] = ()
     sheet: bytes = b""
     problems: list[tuple[str, str]] = field(default_factory=list)
+    log: str = ""
 
     @property
     def passed(self) -> bool:
@@ -62,6 +63,7 @@ def html_of(report: Report) -> str:
         *_stages(report.stages),
         *_ablation(report),
         *_problems(report.problems),
+        f"<details><summary>The server's log</summary><pre>{escape(report.log)}</pre></details>",
         "</body></html>\n",
     ])  # fmt: skip
 
@@ -87,8 +89,8 @@ def _stages(rows: Sequence[StageRow]) -> list[str]:
         "<h2>Speed and memory</h2>",
         "<p>Seconds of a step; medians of runs in turns. Ratios are to the host's own sampler in the same run, step "
         "for step; the host's Load LoRA patches the weights at the start of its runs. A step of training is a forward "
-        "and a backward pass over its batch. The whole server's RAM counts, with the models and results that it keeps."
-        "</p>",
+        "and a backward pass over its batch. GPU memory is what torch's allocator held. The whole server's RAM counts, "
+        "with the models and results that it keeps.</p>",
         *_table(heads, cells),
     ]
 

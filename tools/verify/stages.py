@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from tools.comfy_client import PromptResult
+from tools.comfy_server import ComfyServer
 from tools.verify.bench import Bench, findings
 from tools.verify.scene import LORA, NOTHING, PAPER, Link, Scene
 
@@ -59,8 +60,11 @@ class PeakRam:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
-        while self._open and self._process.is_running():
-            self.most = max(self.most, self._process.memory_info().rss)
+        while self._open:
+            try:
+                self.most = max(self.most, self._process.memory_info().rss)
+            except psutil.NoSuchProcess:  # it died; whoever waits for its answer learns why
+                return
             time.sleep(0.02)
 
     def __enter__(self) -> PeakRam:
@@ -129,12 +133,13 @@ def steps_of(stage: Stage, nodes: Scene) -> int:
     return int(nodes.api["short"]["inputs"]["steps"]) if shortened else nodes.settings.steps
 
 
-def measured(bench: Bench, stage: Stage, number: int, pid: int) -> Measured:
+def measured(bench: Bench, stage: Stage, number: int, server: ComfyServer) -> Measured:
     """One run of a stage, anew; the rest of its prompt is there already."""
+    server.check_alive()
     nodes = bench.scene()
     link = stage.build(nodes, number)
     nodes.add("peak", "DiffStylerVerify_Peak", value=link)
-    with PeakRam(pid) as ram:
+    with PeakRam(server.pid) as ram:
         result: PromptResult = bench.client.queue(nodes.api)
     seconds = result.node_seconds["stage"] / steps_of(stage, nodes)
     return Measured(seconds, findings(nodes, result)["peak"]["gpu"], ram.most)

@@ -5,11 +5,11 @@ The host loads this folder as a custom node pack; nobody's ComfyUI has it. What 
 
 from __future__ import annotations
 
-from .facts import CaptureSize, Facts, State
+from .facts import CaptureSize, Facts, Held, State
 from .latents import Compare, Decibels, Digest, LeftHalf, Perturbed
 from .passing import Again, Peak
 
 NODE_CLASS_MAPPINGS = {
     f"DiffStylerVerify_{node.__name__}": node
-    for node in (Again, CaptureSize, Compare, Decibels, Digest, Facts, LeftHalf, Peak, Perturbed, State)
+    for node in (Again, CaptureSize, Compare, Decibels, Digest, Facts, Held, LeftHalf, Peak, Perturbed, State)
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import platform
 import sys
@@ -60,6 +61,29 @@ class CaptureSize:
         return told(taken=features.store.nbytes, expected=expected, steps=features.request.steps())
 
 
+class Held:
+    """Bytes of all tensors alive in the server, and of what torch holds on the GPU, after a garbage collection.
+
+    after: what has to be made before.
+    """
+
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "run", "DiffStyler/verify", True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"after": (IO.ANY, {})}}
+
+    def run(self, after: Any) -> dict[str, Any]:
+        gc.collect()
+        sizes = {}
+        for one in gc.get_objects():
+            if issubclass(type(one), torch.Tensor) and one.layout == torch.strided and not _is_stand_in(one):
+                storage = one.untyped_storage()
+                sizes[storage._cdata] = storage.nbytes()
+        gpu = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+        return told(tensors=sum(sizes.values()), gpu=gpu)
+
+
 class State:
     """What a run might leave behind on a MODEL: other weights, hooks, replaced forwards, patches, wrappers.
 
@@ -81,6 +105,11 @@ class State:
             patches=len(model.patches), object_patches=sorted(model.object_patches), wrappers=wrappers,
             options=sorted(map(str, model.model_options.get("transformer_options", {}))),
         )  # fmt: skip
+
+
+def _is_stand_in(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has no memory of its own."""
+    return tensor.device.type == "meta" or isinstance(tensor, torch._subclasses.FakeTensor)
 
 
 def _touched(module: torch.nn.Module) -> bool:
@@ -107,6 +136,7 @@ def _model_facts(model: Any, clip: Any, vae: Any, steps: int, halved: bool) -> d
         "computes": str(cast or weights).removeprefix("torch."), "auto": "; ".join(requested.words),
         "capture_bytes": needed, "free_ram": management.get_free_memory(torch.device("cpu")),
         "last_sigma": float(model.get_model_object("model_sampling").sigmas[0]),
+        "weight_bytes": sum(p.numel() * p.element_size() for p in model.model.diffusion_model.parameters()),
         "parameters": sum(p.numel() for p in model.model.diffusion_model.parameters()),
     }  # fmt: skip
 
