@@ -17,7 +17,7 @@ from .links import link_file, link_folder
 from .process import run_foreground
 from .reports import Counts, Outcome, read_junit, table
 
-SUITES = ("core", "host", "server", "browser")
+SUITES = ("core", "host", "device", "server", "browser")
 PARTS = ("lint", "format", "walls", "types", *SUITES)
 LIMIT_S = 2700.0  # for one part: one that hangs must not hang the whole run
 _LINT_IMPORTS = "from importlinter.cli import lint_imports_command as lint; lint()"  # it has no -m form
