@@ -68,6 +68,13 @@ class ComfyServer:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """The server's process. Raises ServerFailed when there is none."""
+        if self._process is None:
+            raise ServerFailed("the server was stopped")
+        return self._process.pid
+
+    @property
     def client(self) -> ComfyClient:
         return ComfyClient(self.url, check_alive=self.check_alive)
 

@@ -4,9 +4,13 @@
     python3 tools/dev.py demo            run the one-style workflow on a real server and look at the pictures
     python3 tools/dev.py test            lint, imports, types and all tests
     python3 tools/dev.py test core host  some of them; what follows -- goes to pytest
+    python3 tools/dev.py test --comfyui 0.24.0         the suites on an older ComfyUI
+    python3 tools/dev.py test browser --frontend newest   the browser tests on the index's newest frontend
     python3 tools/dev.py bench           speed as ratios to the host's own nodes; --memory: peak memory at SD1.5's size
+    python3 tools/dev.py verify          self-checks, speed and the paper's ablation on your checkpoint, in one report
     python3 tools/dev.py gallery         the README's pictures, made anew by the workflows
     python3 tools/dev.py compare dual-style   two styles in one picture, four ways, as the document compares them
+    python3 tools/dev.py compare clips        how steady short clips are, with and without shared attention
     python3 tools/dev.py compare settings     which layers and windows suit the demo checkpoint, on all pairs
     python3 tools/dev.py compare methods      the LoRA way, StyleID, shared attention and InST, on all pairs
     python3 tools/dev.py setup           only the set-up
@@ -37,15 +41,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
-from tools.devkit import checks, host
+from tools.devkit import checks, frontends, host, older_host
 from tools.devkit.base import prepare_base
 from tools.devkit.console import Failure, say
 from tools.devkit.demo_options import demo_parser
 from tools.devkit.process import GUARD, interrupts_on_terminate, run_foreground
+from tools.devkit.testing import add_test_options, chosen_parts, wanted_frontends
+from tools.verify.options import verify_parser
 
 # Not resolved: where the pack is linked into a ComfyUI, the way it was called through tells which.
 ROOT = Path(__file__).absolute().parent.parent
 COMPARISONS = {
+    "clips": "compare_clips.py",
     "dual-style": "compare_dual_style.py",
     "methods": "compare_methods.py",
     "settings": "compare_settings.py",
@@ -59,13 +66,15 @@ def main(arguments: Sequence[str]) -> int:
         return demo(known[1:])
     if known[:1] == ["gallery"]:
         return gallery(known[1:])
+    if known[:1] == ["verify"]:
+        return verify(known[1:], rest)
     if known[:1] == ["compare"]:
         return compare(known[1:])
     if known[:1] == ["bench"]:
         return bench(known[1:])
     options = _parser().parse_args(known)
     if options.command == "test":
-        return test(options.parts, rest)
+        return test(options, rest)
     if options.command == "run":
         return run(rest)
     return setup()
@@ -93,6 +102,13 @@ def gallery(arguments: Sequence[str]) -> int:
     return run_foreground(command, env=found.environment(os.environ), cwd=Path.cwd(), stdin=subprocess.PIPE) or 0
 
 
+def verify(arguments: Sequence[str], further: Sequence[str]) -> int:
+    verify_parser("dev.py verify").parse_args(arguments)
+    found = host.prepare(ROOT, os.environ)
+    command = [str(found.python), str(GUARD), str(ROOT / "tools" / "verify" / "main.py"), *arguments, "--", *further]
+    return run_foreground(command, env=found.environment(os.environ), cwd=Path.cwd(), stdin=subprocess.PIPE) or 0
+
+
 def compare(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] not in COMPARISONS:
         raise Failure("compare", f"what to compare is one of {', '.join(COMPARISONS)}", "name it first")
@@ -109,10 +125,15 @@ def bench(arguments: Sequence[str]) -> int:
     return run_foreground([str(found.python), script, *rest], env=found.environment(os.environ), cwd=Path.cwd()) or 0
 
 
-def test(parts: Sequence[str], pytest_args: Sequence[str]) -> int:
+def test(options: argparse.Namespace, pytest_args: Sequence[str]) -> int:
+    parts = chosen_parts(ROOT, options.parts, options.comfyui, options.frontend)
     found = host.prepare(ROOT, os.environ, extras=("dev",))
     prepare_base(ROOT / ".host" / "base", ROOT)
-    return checks.Checks(ROOT, found, os.environ, pytest_args).run(parts)
+    wanted = wanted_frontends(parts, options.frontend)
+    builds = {part: frontends.prepare(ROOT, found.python, version) for part, version in wanted.items()}
+    if options.comfyui:
+        found = host.Host(*older_host.prepare(ROOT, found.python, options.comfyui))
+    return checks.Checks(ROOT, found, os.environ, pytest_args, builds).run(parts)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -132,23 +153,19 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(arguments[:at]), list(arguments[at + 1 :])
 
 
-def _part(text: str) -> str:
-    if text not in checks.PARTS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no part; there are {', '.join(checks.PARTS)}")
-    return text
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|bench|gallery|compare|setup|run")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="demo|test|verify|bench|gallery|compare|setup|run"
+    )
     commands.add_parser("demo", help="see: dev.py demo --help")
+    commands.add_parser("verify", help="check the pack on your machine and checkpoint; see: dev.py verify --help")
     commands.add_parser("gallery", help="make the README's pictures; see: dev.py gallery --help")
     commands.add_parser("compare", help="what documents compare, anew; see: dev.py compare --help")
     commands.add_parser("bench", help="measure speed, or with --memory peak memory")
-    testing = commands.add_parser("test", help="run the checks and tests")
-    testing.add_argument("parts", nargs="*", type=_part, metavar="PART", help=", ".join(checks.PARTS))
+    add_test_options(commands.add_parser("test", help="run the checks and tests"))
     commands.add_parser("setup", help="only set up the host")
     commands.add_parser("run", help="run the environment's Python: dev.py run -- ARGUMENTS")
     return parser

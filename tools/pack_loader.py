@@ -38,6 +38,7 @@ def prepare_host(comfyui_path: str, cpu: bool) -> ModuleType:
 
     comfy.cli_args.args.cpu = cpu
     import comfy.utils
+    import utils.extra_config  # noqa: F401 - as main.py does: an older nodes.py puts another utils first
 
     import nodes
 

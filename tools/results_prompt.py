@@ -13,6 +13,8 @@ CONTENTS = (
     "content_astronaut.jpg", "content_chelsea.jpg", "content_coffee.jpg", "content_bay.jpg", "content_houses.jpg",
 )  # fmt: skip
 LAYERS = (2, 5, 7)
+PICTURE_SIDE = 512
+"""Pixels along a side of the demo's style pictures."""
 
 
 class Style(NamedTuple):
@@ -63,12 +65,24 @@ VARIANTS = (RANDOM, NOISE, FEATURE, ATTENTION, ADAPTIVE, PARTIAL, FULL, PROMPT_N
 
 
 class Settings(NamedTuple):
-    """steps: of sampling; the windows above are counted in 50 and go along. side: of the pictures, in pixels."""
+    """steps: of sampling; the windows above are counted in 50 and go along. side: of the pictures, in pixels.
+
+    feature, attention: the layers captured. cropped: side of the style picture's middle that is learnt.
+    """
 
     checkpoint: str = "diffstyler-demo.safetensors"
     steps: int = 50
     train_steps: int = 160
     side: int = 256
+    cfg: float = 4.0
+    feature: str = "4"
+    attention: str = "4-11"
+    storage: str = "memory"
+    learning_rate: float = 0.006
+    batch: int = 2
+    checkpointing: bool = False
+    cropped: int = 256
+    saved: bool = True
 
 
 def name_of(picture: str) -> str:
@@ -99,12 +113,7 @@ def content_prompt(
     add_models(nodes, settings)
     add_picture(nodes, "content", content, settings)
     add_inverted(nodes, settings)
-    capture: dict[str, Any] = {"feature_layers": "4", "self_attention_layers": "4-11", "cross_attention_layers": ""}
-    capture |= {"feature_end_percent": 1.0, "attention_end_percent": 1.0}
-    nodes.add(
-        "capture", "DiffStyler_Capture", model=["checkpoint", 0], trajectory=["inversion", 0], source=["empty", 0],
-        storage="memory", precision="fp16", **capture,
-    )  # fmt: skip
+    add_capture(nodes, settings)
     for style in styles:
         add_style(nodes, style, settings)
         for variant in variants:
@@ -175,18 +184,31 @@ def add_inverted(nodes: Nodes, settings: Settings, picture: str = "content", tit
     )  # fmt: skip
 
 
+def add_capture(nodes: Nodes, settings: Settings, title: str = "capture", **changes: Any) -> None:
+    """All steps of the inversion at the settings' layers; changes: of the node's inputs."""
+    layers = {"feature_layers": settings.feature, "self_attention_layers": settings.attention}
+    inputs: dict[str, Any] = {
+        "model": ["checkpoint", 0], "trajectory": ["inversion", 0], "source": ["empty", 0],
+        "storage": settings.storage, "precision": "fp16", **layers, "cross_attention_layers": "",
+        "feature_end_percent": 1.0, "attention_end_percent": 1.0,
+    }  # fmt: skip
+    nodes.add(title, "DiffStyler_Capture", **inputs | changes)
+
+
 def add_style(nodes: Nodes, style: Style, settings: Settings) -> None:
     """The style picture's middle, as in the workflows, and its LoRA."""
     whole = nodes.add(f"{style.name} file", "DiffStyler_ExamplePicture", picture=style.picture)
-    region = {"x": 128, "y": 128, "width": 256, "height": 256}
+    edge, size = (PICTURE_SIDE - settings.cropped) // 2, settings.cropped
+    region = {"x": edge, "y": edge, "width": size, "height": size}
     middle = nodes.add(f"{style.name} style", "ImageCropV2", image=[whole, 0], crop_region=region)
     for kind, text in (("learnt", style.learnt), ("described", style.described)):
         nodes.add(f"{style.name} {kind}", "CLIPTextEncode", text=text, clip=["checkpoint", 1])
     nodes.add(
         f"lora {style.name}", "DiffStyler_TrainStyleLoRA", model=["checkpoint", 0], vae=["checkpoint", 2],
         style_image=[middle, 0], prompt=[f"{style.name} learnt", 0], rank=16, alpha=16.0, steps=settings.train_steps,
-        learning_rate=0.006, weight_decay=0.01, seed=0, resolution=settings.side, targets="q, k, v", batch_size=2,
-        gradient_checkpointing=False, precision="auto", preview_every=0, save=True, filename_prefix="DiffStyler/style",
+        learning_rate=settings.learning_rate, weight_decay=0.01, seed=0, resolution=settings.side, targets="q, k, v",
+        batch_size=settings.batch, gradient_checkpointing=settings.checkpointing, precision="auto", preview_every=0,
+        save=settings.saved, filename_prefix="DiffStyler/style",
     )  # fmt: skip
 
 
@@ -194,7 +216,7 @@ def _result(nodes: Nodes, style: Style, variant: Variant, settings: Settings) ->
     title = f"{style.name}, {variant.name}"
     windows = {f"preset.{name}": value for name, value in variant.settings.items()}
     inputs: dict[str, Any] = {
-        "model": ["checkpoint", 0], "features": ["capture", 0], "negative": ["negative", 0], "cfg": 4.0,
+        "model": ["checkpoint", 0], "features": ["capture", 0], "negative": ["negative", 0], "cfg": settings.cfg,
         "positive": [f"{style.name} {'learnt' if variant.lora else 'described'}", 0],
         "lora_name": "none", "lora_strength": 1.0, "outside": "content", "mask_grow": 0, "mask_feather": 0,
         "preset": "custom", "preset.blend": "qk", **windows,

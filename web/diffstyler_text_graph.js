@@ -55,6 +55,6 @@ function asksTheSame(prompt, id, seen = new Set()) {
 // A value that comes from outside of a subgraph is not the node's own: it cannot be compared here.
 function holds(node, name, value) {
   const widget = node.widgets?.find((candidate) => candidate.name === name);
-  const linked = node.inputs?.some((slot) => slot.widget?.name === name && slot.link != null);
+  const linked = node.inputs?.some((slot, index) => slot.widget?.name === name && node.isInputConnected(index));
   return !widget || linked || JSON.stringify(widget.value) === JSON.stringify(value);
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,13 +11,12 @@ from ..lora.schedule import Lora, LoraSchedule
 from .plan import InjectionPlan
 from .settings import InjectionSettings
 from .sites import Site, format_layers
-from .size import split
 from .store import STORAGES as STORAGES
 from .store import DiskStore as DiskStore
 from .store import MemoryStore as MemoryStore
 from .store import SomeFrames, Store
 from .store import Storage as Storage
-from .taps import SiteTensors
+from .taps import SiteTensors, held_at
 
 
 @dataclass(frozen=True)
@@ -135,3 +134,13 @@ class Capture(_Fields):
 def flatten(taken: Mapping[Site, SiteTensors], sites: tuple[Site, ...]) -> SiteTensors:
     """One step's tensors in storage order."""
     return tuple(t for site in sites for t in taken[site])
+
+
+def split(flat: SiteTensors, sites: Sequence[Site], values: bool = False) -> dict[Site, SiteTensors]:
+    """One step's tensors, in storage order, by site. values: whether self-attention's v are among them."""
+    out, start = {}, 0
+    for site in sites:
+        end = start + held_at(site, values)
+        out[site] = flat[start:end]
+        start = end
+    return out

@@ -203,7 +203,7 @@ class CaptureFeatures(io.ComfyNode):
             for group in groups:
                 some = trajectory.frames(group.start, group.stop)
                 name = group.step(f"{needed / 1e6:.0f} MB in {storage}{per}, step")
-                stores.append(captured(model, some, source, run, request, keeper, keep_in(storage, request), name))
+                stores.append(captured(model, some, source, run, request, keeper, keep_in(storage), name))
             store = stores[0] if len(stores) == 1 else FrameStores(stores)
             kept = f"{store.nbytes / 1e6:.1f} MB in {storage}{per} ({kept_as(keeper, precision)})"
             size = f"{kept}, {request.steps() * len(groups)} UNet evaluations"

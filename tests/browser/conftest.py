@@ -1,4 +1,7 @@
-"""A real server with the pack, and the real frontend in a headless Chromium. Skipped, with the reason, without one."""
+"""A real server with the pack, and the real frontend in a headless Chromium. Skipped, with the reason, without one.
+
+DIFFSTYLER_FRONTEND: the folder of another build of the frontend, called by its version, in place of the host's own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 
 import pytest
 
+from tools.devkit.base import PACK
 from tools.devkit.chromium import MISSING, find_chromium
 from tools.pack_server import pack_server
 
@@ -17,11 +21,20 @@ HARMLESS = (
 )  # fmt: skip
 """Complaints of the frontend with no pack at all: user.css and the like are missing, the world outside is not there; of
 a template's model that is not installed it asks the size, which its own security policy forbids."""
+WATCH_DEPRECATIONS = """ours => {
+    Error.stackTraceLimit = 50;
+    LiteGraph.alwaysRepeatWarnings = true;  // else the frontend's own use of a thing hides ours
+    LiteGraph.onDeprecationWarning.push(text => {
+        const {stack} = new Error(text);
+        if (stack.includes(ours)) console.error(stack);
+    });
+}"""
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    with pack_server(tmp_path_factory.mktemp("base")) as running:
+    other = os.environ.get("DIFFSTYLER_FRONTEND")
+    with pack_server(tmp_path_factory.mktemp("base"), ("--front-end-root", other) if other else ()) as running:
         yield running
 
 
@@ -39,7 +52,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def frontend(browser, server):
-    """The page, ready. ``frontend.complaints`` collects what its console calls an error."""
+    """The page, ready. ``frontend.complaints`` collects errors on its console, and what we use that is deprecated."""
     page = browser.new_page(viewport={"width": 1920, "height": 1200})
     page.set_default_timeout(180_000)
     page.complaints = []
@@ -48,6 +61,7 @@ def frontend(browser, server):
     page.goto(server.url)
     page.wait_for_function("!!(window.app?.graph && window.LiteGraph?.registered_node_types?.KSampler)")
     page.wait_for_timeout(2000)
+    page.evaluate(WATCH_DEPRECATIONS, f"/extensions/{PACK}/")
     page.keyboard.press("Escape")  # a first visit opens the template browser
     return page
 

@@ -51,9 +51,12 @@ FOUND = [
     ("cosine similarity", "Feature Similarity", 2),
     ("inversion error", "Reconstruction Report", 2),
     ("example image", "Example Picture", 2),
+    ("example video", "Example Clip", 1),
     ("ksampler injection", "Apply Injection", 1),
     ("any sampler", "Apply Styles", 2),
     ("attention across frames", "Share Attention across Frames", 1),
+    ("frame consistency", "Frame Consistency", 1),
+    ("flicker", "Frame Consistency", 2),
     ("custom sampler", "Injected LoRA Guider", SEEN),
 ]
 

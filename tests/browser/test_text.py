@@ -47,6 +47,7 @@ def require_results(shown):
     require_inside(shown)
 
 
+@pytest.mark.every_frontend
 def test_words_before_during_and_after_a_run_and_from_the_cache(graph, rendering, page, tmp_path):
     graph.open(TrainStyleLoRA={"seed": FRESH[rendering]}, InjectedSampler={"cfg": 3.0 + FRESH[rendering]})
     assert not graph.shown()["TrainStyleLoRA"]
@@ -75,6 +76,7 @@ def require_progress(seen, node, pattern):
     assert [text for text in rest if not re.fullmatch(pattern, text)] == []
 
 
+@pytest.mark.every_frontend
 def test_words_come_back_with_the_workflow_where_it_still_asks_the_same(graph, rendering, page):
     graph.open()
     assert graph.run() == "success"

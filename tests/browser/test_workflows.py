@@ -27,7 +27,7 @@ LACKING = {
 
 STATE = """() => app.graph.nodes.map(node => ({
     id: node.id, type: node.type, known: node.type in LiteGraph.registered_node_types,
-    failed: !!node.has_errors, inputs: (node.inputs || []).map(slot => [slot.name, slot.link]),
+    failed: !!node.has_errors, inputs: (node.inputs || []).map((slot, i) => [slot.name, node.isInputConnected(i)]),
 }))"""
 
 
@@ -45,6 +45,7 @@ def fetch(server, path):
         return answer.read()
 
 
+@pytest.mark.every_frontend
 @each_workflow
 def test_a_workflow_opens_with_nothing_missing(page, file):
     workflow = read(file)
@@ -52,12 +53,13 @@ def test_a_workflow_opens_with_nothing_missing(page, file):
     nodes = page.evaluate(STATE)
     assert [node["type"] for node in nodes if not node["known"]] == []
     assert {node["type"] for node in nodes if node["failed"]} == LACKING.get(file.stem, set())
-    linked = {(int(node["id"]), name) for node in nodes for name, link in node["inputs"] if link is not None}
+    linked = {(int(node["id"]), name) for node in nodes for name, link in node["inputs"] if link}
     slots = {node["id"]: [slot["name"] for slot in node.get("inputs", ())] for node in workflow["nodes"]}
     assert linked == {(link[3], slots[link[3]][link[4]]) for link in workflow["links"]}
     assert "Missing" not in page.locator("[role=dialog]").all_inner_texts().__str__()
 
 
+@pytest.mark.every_frontend
 @each_workflow
 def test_the_editor_the_tool_and_the_kept_form_agree(page, server, file):
     opened(page, read(file))

@@ -14,6 +14,7 @@ from tools.devkit import checks, fetch, host, links, process, project, reports, 
 from tools.devkit.chromium import find_chromium
 from tools.devkit.console import Failure
 from tools.devkit.demo_options import demo_parser
+from tools.devkit.lanes import lanes
 
 ROOT = Path(__file__).parents[2]
 
@@ -248,6 +249,22 @@ def test_junit_counts(tmp_path):
 def test_a_suite_passes_only_when_pytest_says_so(code, counts, state, failed):
     outcome = checks.judge("core", code, counts)
     assert (outcome.state, outcome.counts.failed) == (state, failed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cores", "ram", "count"),
+    [
+        ((), 2, 23.0, 2),
+        (("-k", "snapshot"), 16, 128.0, 8),
+        ((), 16, 14.0, 3),
+        ((), 2, 7.0, 0),
+        ((), 1, 64.0, 0),
+        (("-n", "4"), 2, 23.0, 0),
+        (("-x", "--pdb"), 2, 23.0, 0),
+    ],
+)
+def test_a_suite_takes_a_process_a_core_as_far_as_the_memory_goes(arguments, cores, ram, count):
+    assert lanes(arguments, cores, ram) == (["-n", str(count), "--dist", "worksteal"] if count else [])
 
 
 def test_the_last_line_is_the_sum():

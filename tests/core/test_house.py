@@ -17,7 +17,7 @@ SOURCES = [ROOT / "__init__.py", *CORE, *NODES]
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "latent_preview", "server", "nodes"}
 LAZY = {
     "peft", "ultralytics", "transformers", "diffusers", "lpips", "torchvision", "skimage", "sklearn", "scipy",
-    "torchmetrics", "torch_fidelity", "kornia", "matplotlib",
+    "torchmetrics", "torch_fidelity", "kornia", "matplotlib", "cv2",
 }  # fmt: skip
 
 

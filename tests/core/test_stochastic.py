@@ -125,9 +125,11 @@ def test_decoding_gives_the_content_back(seed, prediction, formula, skip):
         denoise, trajectory.noise.double(), schedule, noises=trajectory.noises,
         at_level=lambda level, z: (levels.append(z), z)[1],
     )  # fmt: skip
-    assert ((back - content).norm() / content.norm()) < 1e-6
+    # Noises and latents are kept in fp32; the content of the first level is divided by the root of its abar.
+    rounding = 2**-24 / math.sqrt(schedule.level_abar(0))
+    assert ((back - content).norm() / content.norm()) < 6 * rounding
     for ours, kept in zip(levels, trajectory.latents, strict=True):
-        assert (ours - kept).abs().max() < 1e-5, "and every level of the trajectory on the way"
+        assert (ours - kept).abs().max() < 40 * rounding, "and every level of the trajectory on the way"
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])

@@ -23,15 +23,13 @@ import comfy.options  # noqa: E402
 import comfy.utils  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
+import utils.extra_config  # noqa: E402, F401 - as main.py does: an older nodes.py puts another utils first
 
 import nodes as host_nodes  # noqa: E402
 from tools.pack_loader import LoadedPack, load_pack  # noqa: E402
 
 comfy.utils.set_progress_bar_enabled(False)
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings, many times more on a busy machine
-torch.set_num_threads(1)  # these models are so small that threads only cost
-
-FIGURES: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +63,13 @@ def seed(record_property) -> int:
 
 
 @pytest.fixture
-def measured(request, record_property) -> Callable[..., None]:
+def measured(record_property) -> Callable[..., None]:
     """``measured(what, value, at_most=...)`` records a figure for the summary, and checks it against its bound."""
 
     def record(what: str, value: float, at_most: float | None = None, at_least: float | None = None) -> None:
         bound = "" if at_most is None else f"  (at most {at_most:g})"
         bound += "" if at_least is None else f"  (at least {at_least:g})"
-        record_property(what, value)
-        FIGURES.append(f"{request.node.name:<58} {what}: {value:.3g}{bound}")
+        record_property(what, f"{value:.3g}{bound}")
         assert at_most is None or value <= at_most, f"{what}: {value:.3g} exceeds {at_most:g}"
         assert at_least is None or value >= at_least, f"{what}: {value:.3g} is below {at_least:g}"
 
@@ -80,8 +77,16 @@ def measured(request, record_property) -> Callable[..., None]:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """The measured figures of the run."""
-    if FIGURES:
+    """The measured figures of the run, of all its processes."""
+    reports = [report for state in ("passed", "failed") for report in terminalreporter.stats.get(state, ())]
+    figures = [
+        f"{report.nodeid.rpartition('::')[2]:<58} {what}: {figure}"
+        for report in reports
+        if report.when == "call"
+        for what, figure in report.user_properties
+        if what != "seed"
+    ]
+    if figures:
         terminalreporter.section("measured")
-        for line in FIGURES:
+        for line in sorted(figures):
             terminalreporter.write_line(line)

@@ -33,6 +33,7 @@ comfy.cli_args.args.cpu = True
 import comfy.options  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
+import utils.extra_config  # noqa: E402, F401 - as main.py does: an older nodes.py puts another utils first
 from fastsam_bench import DEFAULTS, LEFT, SCENE, overlap, process_state  # noqa: E402
 
 import nodes as host_nodes  # noqa: E402

@@ -72,7 +72,8 @@ class NodeBench:
         node = getattr(getattr(self._pack.pipeline, step), CLASSES[step])
         settings = {**DEFAULTS[step], **changes}
         as_wired = {"capture": steps.shares, "sampler": steps.custom}.get(step, lambda _, plain: plain)
-        return node.execute(**{"model": self.model, **wires, **as_wired(STEPS, settings)})
+        with torch.inference_mode():  # as the host runs nodes; fixtures of a module have no test's mode around them
+            return node.execute(**{"model": self.model, **wires, **as_wired(STEPS, settings)})
 
     def _run(self, step, changes, **wires):
         return self._output(step, changes, **wires).result

@@ -67,7 +67,8 @@ def sample(pack, model, features, positive, negative, **changes: Any):
         **changes,
     }
     node = pack.pipeline.sampler.InjectedLoRASampler
-    settings = custom(features.trajectory.schedule.steps, settings)
+    trajectory = getattr(features, "trajectory", features)  # a TRAJECTORY alone has nothing to inject
+    settings = custom(trajectory.schedule.steps, settings)
     out = node.execute(model=model, features=features, positive=positive, negative=negative, **settings)
     return out.args[0]["samples"]
 

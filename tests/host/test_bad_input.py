@@ -20,9 +20,8 @@ def not_finite(value, **changes):
 
 
 INVERT = [
-    ({"latent": tiny.make_latent(channels=16)}, "latent: ", "[1, 4, H, W]", "[1, 16, 16, 16]", "VAE"),
+    ({"latent": tiny.make_latent(channels=16)}, "latent: ", "[B, 4, H, W]", "[1, 16, 16, 16]", "VAE"),
     ({"latent": {"samples": torch.zeros(1, 4, 5, 8, 8)}}, "latent: ", "[1, 4, 5, 8, 8]", "VAE"),
-    ({"latent": tiny.make_latent(batch=3)}, "latent: ", "batch of 3", "Latent From Batch"),
     ({"latent": not_finite(math.nan)}, "latent ", "NaN", "check the node that made it"),
     ({"latent": not_finite(math.inf)}, "latent ", "infinity", "check the node that made it"),
     ({"source": EMPTY + STYLE}, "source: ", "got 2", "Conditioning Combine"),
@@ -60,7 +59,7 @@ SAMPLER = [
     ({"blend": "none"}, "blend", "'none'", "qk"),
     ({"start_latent": tiny.make_latent(size=24)}, "start_latent: ", "[1, 4, 24, 24]", "[1, 4, 16, 16]", "x_T"),
     ({"start_latent": tiny.make_latent(channels=16)}, "start_latent: ", "[1, 16, 16, 16]", "VAE"),
-    ({"start_latent": tiny.make_latent(batch=2)}, "start_latent: ", "batch of 2", "Latent From Batch"),
+    ({"start_latent": tiny.make_latent(batch=2)}, "start_latent: ", "[2, 4, 16, 16]", "[1, 4, 16, 16]", "x_T"),
     ({"start_latent": not_finite(math.nan)}, "start_latent ", "NaN", "check the node that made it"),
 ]
 

@@ -9,9 +9,13 @@ import comfy.sd
 import pytest
 import tiny_clip
 import torch
-from comfy.text_encoders import qwen3vl, qwen_image
-from comfy_extras.nodes_textgen import TextGenerate
 from describe_bench import LENGTH, LIKELIEST, RANDOM
+from versions import require_host
+
+require_host("0.30.0", "Qwen3-VL, the text encoder that these tests are made of")
+
+from comfy.text_encoders import qwen3vl, qwen_image  # noqa: E402
+from comfy_extras.nodes_textgen import TextGenerate  # noqa: E402
 
 pytest_plugins = ("describe_fixtures",)
 

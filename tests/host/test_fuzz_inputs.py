@@ -81,11 +81,13 @@ def cases(pack, scene):
         "compare": (pack.evaluate.compare.CompareResult, {
             "result": PICTURES, "content": PICTURES, "halves": (False, True), "lpips_weights": ("none", *TEXTS),
             "source_prompt": TEXTS, "target_prompt": TEXTS, "style": (None, *PICTURES), "mask": MASKS}),
+        "consistency": (pack.evaluate.frame_consistency.FrameConsistency, {
+            "frames": PICTURES, "content": PICTURES}),
         "evaluate": (pack.evaluate.evaluate_set.EvaluateSet, {
             "results_folder": TEXTS, "content_folder": TEXTS, "style_folder": TEXTS, "filename_prefix": TEXTS,
             "size": WHOLE, "lpips_weights": ("none", *TEXTS), "fid_weights": ("none", *TEXTS)}),
         "example": (pack.examples.example.ExamplePicture, {
-            "picture": (*TEXTS, *pack.examples.example.example_names())}),
+            "picture": (*TEXTS, *pack.inputs.examples.example_names())}),
         "fastsam": (pack.masks.fastsam.FastSAMMask, {
             "image": PICTURES, "fastsam_name": TEXTS, "mode": ("text", "points", "boxes", "everything", "x"),
             "text": TEXTS, "points": TEXTS, "boxes": TEXTS, "confidence": NUMBERS, "iou": NUMBERS, "image_size": WHOLE,
@@ -107,8 +109,8 @@ def drawn(draw, choices, valid):
 
 
 NODES = (
-    "invert", "report", "pca", "similarity", "switch", "ramp", "paste", "preview", "compare", "evaluate", "example",
-    "fastsam",
+    "invert", "report", "pca", "similarity", "switch", "ramp", "paste", "preview", "compare", "consistency", "evaluate",
+    "example", "fastsam",
 )  # fmt: skip
 
 

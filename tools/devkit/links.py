@@ -27,12 +27,17 @@ def link_folder(source: Path, link: Path) -> None:
 
 def link_file(source: Path, link: Path) -> None:
     """Make `link` the same file as `source`: symbolic link, hard link, or else a copy."""
+    if not linked(source, link):
+        shutil.copyfile(source, link)
+
+
+def linked(source: Path, link: Path) -> bool:
+    """Make `link` the same file as `source`, by a symbolic or hard link. -> whether this system and disk know one"""
     if link.exists() and os.path.samefile(source, link):
-        return
+        return True
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
-    if not any(_done(way, source.resolve(), link) for way in (os.symlink, os.link)):
-        shutil.copyfile(source, link)
+    return any(_done(way, source.resolve(), link) for way in (os.symlink, os.link))
 
 
 def _done(way: Callable[[Path, Path], None], source: Path, link: Path) -> bool:

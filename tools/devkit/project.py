@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .console import Failure
 
+_OLDEST = re.compile(r"requires-comfyui\s*=\s*\">=(\d+(?:\.\d+)*)\"")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -22,6 +23,19 @@ def requirements(pyproject: Path, *extras: str) -> tuple[str, ...]:
     for extra in extras:
         found += string_array(text, "project.optional-dependencies", extra)
     return tuple(found)
+
+
+def oldest_comfyui(pyproject: Path) -> tuple[int, ...]:
+    """The version in [tool.comfy] requires-comfyui = ">=1.2.3"."""
+    lines = _table_lines(pyproject.read_text(encoding="utf-8"), "tool.comfy")
+    found = next((match for line in lines if (match := _OLDEST.match(line.strip()))), None)
+    if found is None:
+        raise Failure(
+            "read pyproject.toml",
+            "[tool.comfy] says no requires-comfyui.",
+            'write it as requires-comfyui = ">=1.2.3" in that table.',
+        )
+    return tuple(int(number) for number in found.group(1).split("."))
 
 
 def string_array(text: str, table: str, key: str) -> tuple[str, ...]:

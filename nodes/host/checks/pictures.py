@@ -53,8 +53,11 @@ def style_pictures(image: Tensor) -> Tensor:
     return pictures
 
 
-def place_of(result: Tensor, content: Tensor) -> tuple[slice, slice]:
-    """Rows and columns of content [1, H, W, 3] that result [B, h, w, 3] shows: all, or what VAE Encode keeps."""
+def place_of(result: Tensor, content: Tensor, name: str = "result") -> tuple[slice, slice]:
+    """Rows and columns of content [B, H, W, 3] that result [B, h, w, 3] shows: all, or what VAE Encode keeps.
+
+    name: the result's input. Raises ValueError for any other size.
+    """
     size, inner = tuple(content.shape[1:3]), tuple(result.shape[1:3])
     if inner == size:
         return slice(0, size[0]), slice(0, size[1])
@@ -63,7 +66,7 @@ def place_of(result: Tensor, content: Tensor) -> tuple[slice, slice]:
     if inner != kept:
         also = "" if kept == size else f" or {kept[1]} x {kept[0]}, as VAE Encode crops it"
         raise ValueError(
-            f"result is {inner[1]} x {inner[0]} pixels and content {size[1]} x {size[0]}: the result must have the "
+            f"{name} is {inner[1]} x {inner[0]} pixels and content {size[1]} x {size[0]}: {name} must have the "
             f"content's size{also}. Wire the picture that was encoded, and resize nothing in between."
         )
     return rows, columns

@@ -24,7 +24,6 @@ from ....diffstyler_core.injection.auto import ALL, AUTO, auto_layers, fine_laye
 from ....diffstyler_core.injection.capture import CaptureRequest, flatten
 from ....diffstyler_core.injection.keeper import Keeper, require_finite
 from ....diffstyler_core.injection.sites import Kind, parse_layers
-from ....diffstyler_core.injection.size import INSTEAD, fitting
 from ....diffstyler_core.injection.store import DiskStore, FrameStores, MemoryStore, Storage
 from ....diffstyler_core.injection.taps import Recorder, SiteTensors, held_at
 from ..checks.conditioning import Conditioning
@@ -35,6 +34,10 @@ from .runs import Run, SourceGuider, denoise_content, run_guider, to_exploding
 
 Store = MemoryStore | DiskStore | FrameStores
 Keep = Callable[[Iterator[SiteTensors]], Store]
+INSTEAD: dict[Storage, str] = {
+    "memory": "Choose disk (temporary files) or recompute (stores nothing)",
+    "disk": "Free some space, choose recompute (stores nothing)",
+}
 
 
 class Wanted(NamedTuple):
@@ -166,7 +169,7 @@ def require_room(storage: Storage, needed: int, frames: int, wide: bool) -> None
 
     wide: whether a shorter number format would help.
     """
-    room = room_in_memory(needed) if storage == "memory" else room_on_disk(Path(folder_paths.get_temp_directory()), 0)
+    room = room_in_memory(needed) if storage == "memory" else room_on_disk(Path(folder_paths.get_temp_directory()))
     if storage != "recompute" and needed > room:
         raise ValueError(
             f"storage: the capture{f' of {frames} frames' if frames > 1 else ''} needs {needed / 1e9:.3g} GB, and "
@@ -175,17 +178,14 @@ def require_room(storage: Storage, needed: int, frames: int, wide: bool) -> None
         )
 
 
-def keep_in(storage: Storage, request: CaptureRequest) -> Keep:
-    """Where captured steps go, if they fit. Files go below the host's temp directory."""
-    sites = [request.sites_at(step) for step in range(request.steps())]
+def keep_in(storage: Storage) -> Keep:
+    """Where captured steps go. Files go below the host's temp directory."""
     if storage == "memory":
-        return lambda steps: MemoryStore(fitting(steps, sites, "memory", room_in_memory, request.values))
-    folder = Path(folder_paths.get_temp_directory()) / "diffstyler" / uuid.uuid4().hex
-    room = partial(room_on_disk, folder)
-    return lambda steps: DiskStore(folder, fitting(steps, sites, "disk", room, request.values))
+        return MemoryStore
+    return partial(DiskStore, Path(folder_paths.get_temp_directory()) / "diffstyler" / uuid.uuid4().hex)
 
 
-def room_on_disk(folder: Path, _wanted: int) -> float:
+def room_on_disk(folder: Path) -> float:
     """Bytes that are free on the disk of a folder, which need not be there yet."""
     there = next(part for part in (folder, *folder.parents) if part.exists())
     return shutil.disk_usage(there).free
