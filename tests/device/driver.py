@@ -13,13 +13,14 @@ MEMORY = 24e9
 
 
 def answer(monkeypatch: Any, free: float = MEMORY) -> None:
-    """The host takes the absent device for its GPU, with so many bytes free whatever is put there."""
+    """The host takes the absent device for its GPU, with so many bytes for its models."""
     free_on_cpu = management.get_free_memory
 
     def free_memory(dev: Any = None, torch_free_too: bool = False) -> Any:
         if dev is not None and dev.type == "cpu":
             return free_on_cpu(dev, torch_free_too)
-        return (free, 0.0) if torch_free_too else free
+        left = free - sum(loaded.model_loaded_memory() for loaded in management.current_loaded_models if loaded.model)
+        return (left, 0.0) if torch_free_too else left
 
     monkeypatch.setattr(management, "cpu_state", management.CPUState.GPU)
     monkeypatch.setattr(management, "vram_state", management.VRAMState.NORMAL_VRAM)
