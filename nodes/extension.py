@@ -8,6 +8,7 @@ from .evaluate.feature_pca import FeaturePCA
 from .evaluate.feature_similarity import FeatureSimilarity
 from .evaluate.frame_consistency import FrameConsistency
 from .evaluate.reconstruction import ReconstructionReport
+from .examples.clip import ExampleClip
 from .examples.example import ExamplePicture
 from .host.demo_model import register_demo_model
 from .host.describe.folders import register_vision_language_folder
@@ -86,6 +87,7 @@ class DiffStylerExtension(ComfyExtension):
             PreviewStyles,
             PasteContent,
             ExamplePicture,
+            ExampleClip,
             ScalePicture,
             FeaturePCA,
             FeatureSimilarity,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from PIL import Image
 from tools.comfy_client import Api
 from tools.comfy_server import ComfyServer, ServerFailed
 from tools.demo import BASE, ROOT, require_pack
+from tools.demo_sheet import png_of
 from tools.devkit.base import prepare_base
 from tools.devkit.console import Failure, say
 from tools.results import fingerprint_of, kept_run
@@ -56,18 +56,12 @@ def demo_picture(name: str) -> bytes:
     """The middle of a demo picture, as PNG: of a style what its methods see, of a content all of it."""
     with Image.open(ROOT / "demo" / "pictures" / name) as file:
         seen = file.crop((128, 128, 384, 384)) if name.startswith("style") else file.convert("RGB")
-    return _png(seen)
+    return png_of(seen)
 
 
 def blank() -> bytes:
     """A white picture, as PNG."""
-    return _png(Image.new("RGB", (8, 8), "white"))
-
-
-def _png(picture: Image.Image) -> bytes:
-    encoded = io.BytesIO()
-    picture.save(encoded, "PNG")
-    return encoded.getvalue()
+    return png_of(Image.new("RGB", (8, 8), "white"))
 
 
 def run_main(main: Callable[[Sequence[str]], int]) -> None:

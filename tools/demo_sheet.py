@@ -32,6 +32,13 @@ class Panel:
         return path
 
 
+def png_of(picture: Image.Image) -> bytes:
+    """A picture, encoded."""
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG")
+    return encoded.getvalue()
+
+
 def save_sheet(panels: Sequence[Panel], path: Path, footer: str = "") -> None:
     """One row of pictures, all as high as the lowest of them (256 at least), each with its label above."""
     if not panels:

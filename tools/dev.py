@@ -10,6 +10,7 @@
     python3 tools/dev.py verify          self-checks, speed and the paper's ablation on your checkpoint, in one report
     python3 tools/dev.py gallery         the README's pictures, made anew by the workflows
     python3 tools/dev.py compare dual-style   two styles in one picture, four ways, as the document compares them
+    python3 tools/dev.py compare clips        how steady short clips are, with and without shared attention
     python3 tools/dev.py compare settings     which layers and windows suit the demo checkpoint, on all pairs
     python3 tools/dev.py compare methods      the LoRA way, StyleID, shared attention and InST, on all pairs
     python3 tools/dev.py setup           only the set-up
@@ -51,6 +52,7 @@ from tools.verify.options import verify_parser
 # Not resolved: where the pack is linked into a ComfyUI, the way it was called through tells which.
 ROOT = Path(__file__).absolute().parent.parent
 COMPARISONS = {
+    "clips": "compare_clips.py",
     "dual-style": "compare_dual_style.py",
     "methods": "compare_methods.py",
     "settings": "compare_settings.py",

@@ -55,6 +55,7 @@ SHEETS = {
     "smooth-blend": Entry(
         "DiffStyler - smooth blend of two styles", "One style passes into another across the picture."
     ),
+    "short-clip": Entry("DiffStyler - short clip", "A short clip in the style of one picture, its frames alike."),
     "styleid": Entry("DiffStyler - training-free style (StyleID)", "A style without any training: StyleID."),
     "shared-attention": Entry(
         "DiffStyler - training-free style (shared attention)", "A style without any training: shared attention."
@@ -134,7 +135,7 @@ def cost(api: Api, result: PromptResult) -> str:
 
 def shown(panels: list[Panel]) -> tuple[Panel, Panel]:
     """The content and the result."""
-    content = next(panel for panel in panels if panel.label == "Content picture")
+    content = next(panel for panel in panels if panel.label in ("Content picture", "Content clip"))
     return content, next(panel for panel in panels if panel.label == "Result")
 
 

@@ -18,10 +18,11 @@ def adain(x: Tensor, style: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def adain_latent(content: Tensor, style: Tensor, share: float | Tensor = 1.0) -> Tensor:
-    """A start latent [1, C, h, w] with the style's mean and contrast per channel (StyleID's initial latent AdaIN).
+    """Start latents [B, C, h, w] with the style's mean and contrast per channel (StyleID's initial latent AdaIN).
 
-    share: how much of it, a number or [h, w]; 0 leaves the content's latent bit for bit. The statistics are those of
-    the whole latents in any case.
+    share: how much of it, a number, [h, w] or [B, h, w]; 0 leaves the content's latent bit for bit. The statistics
+    are those of the whole latents in any case.
     """
     changed = adain(content.float(), style.to(content.device).float(), (-2, -1)).to(content)
-    return content + (share.to(content) if isinstance(share, Tensor) else share) * (changed - content)
+    amount = share.unsqueeze(-3).to(content) if isinstance(share, Tensor) else share
+    return content + amount * (changed - content)

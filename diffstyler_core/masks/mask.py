@@ -1,4 +1,7 @@
-"""Masks: checked, resized by area, grown, feathered, and made as spatial ramps. Values 0..1, shape [H, W]."""
+"""Masks: checked, resized by area, grown, feathered, and made as spatial ramps. Values 0..1, shape [H, W].
+
+Of a clip a mask may be [frames, H, W]: one for each frame.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,34 @@ def one_mask(mask: Tensor, name: str) -> Tensor:
             f"{name}: one mask [1, H, W] is expected, as there is one content picture; got {count}. "
             "Pick one of them, or give each a style of its own with Styles from Masks."
         )
-    flat = mask.detach().reshape(mask.shape[-2:]).to("cpu", torch.float32)
+    return _in_range(mask.reshape(mask.shape[-2:]), name)
+
+
+def frame_masks(mask: Tensor, name: str) -> Tensor:
+    """A MASK [B, H, W] or [H, W] as fp32 on the CPU: [H, W] of one for all frames, else [B, H, W], one for each.
+
+    Raises ValueError for another shape, NaN, and values beyond 0..1.
+    """
+    if mask.ndim not in (2, 3):
+        raise ValueError(
+            f"{name}: masks [B, H, W] are expected, got shape {list(mask.shape)}. Wire a MASK, one for all frames or "
+            "one for each."
+        )
+    return _in_range(mask[0] if mask.ndim == 3 and len(mask) == 1 else mask, name)
+
+
+def require_frames(mask: Tensor | None, count: int, name: str) -> None:
+    """Raises ValueError for masks [B, H, W] of another number than ``count`` frames."""
+    if mask is not None and mask.ndim == 3 and len(mask) != count:
+        frames = f"each of the {count} frames" if count > 1 else "the one content picture"
+        raise ValueError(
+            f"{name}: one mask for all frames or one for {frames} is expected, got {len(mask)} masks. "
+            "Pick some of them, or give each a style of its own with Styles from Masks."
+        )
+
+
+def _in_range(mask: Tensor, name: str) -> Tensor:
+    flat = mask.detach().to("cpu", torch.float32)
     if flat.numel() == 0 or not torch.isfinite(flat).all():
         raise ValueError(f"{name} holds no values or values that are not finite (NaN): check the node that made it.")
     low, high = flat.min().item(), flat.max().item()
@@ -121,8 +151,11 @@ def fit_mask(
 ) -> Tensor:
     """A mask of any resolution at ``size`` (height, width), grown and feathered in pixels of ``picture``.
 
-    A mask of the picture as it was before VAE Encode cropped it is cropped likewise; others are stretched.
+    A mask of the picture as it was before VAE Encode cropped it is cropped likewise; others are stretched. Of masks
+    [frames, H, W] each by itself.
     """
+    if mask.ndim == 3:
+        return torch.stack([fit_mask(each, size, picture, grow_pixels, feather_pixels) for each in mask])
     return resize_by_area(shape_mask(as_encoded(mask, *picture), *picture, grow_pixels, feather_pixels), *size)
 
 

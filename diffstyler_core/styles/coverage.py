@@ -25,10 +25,10 @@ class Coverage(NamedTuple):
 
 
 def coverage(regions: Regions, masks: Sequence[Tensor | None]) -> Coverage:
-    """What ``regions``, made by ``share`` of these ``masks`` [h, w], cover."""
+    """What ``regions``, made by ``share`` of these ``masks``, cover; of a clip, over its frames."""
     total = sum((mask for mask in masks if mask is not None), torch.zeros_like(regions.rest))
     return Coverage(
-        tuple(regions.styles.double().mean((1, 2)).tolist()),
+        tuple(regions.styles.double().flatten(1).mean(1).tolist()),
         regions.rest.double().mean().item(),
         (total > 1.0 + ROUNDING).double().mean().item(),
     )

@@ -13,7 +13,8 @@ from .regions import as_seen_from, localize, put_back
 class KeptContent(NamedTuple):
     """Outside of ``inside`` a run is the content's own path at every noise level, and its result is the content.
 
-    inside: [h, w], the share of all styles together; between 0 and 1 the two are blended. Latents are [B, C, h, w].
+    inside: [h, w] or [B, h, w], the share of all styles together; between 0 and 1 the two are blended. Latents are
+    [B, C, h, w].
     """
 
     trajectory: Trajectory

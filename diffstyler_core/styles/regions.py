@@ -13,10 +13,10 @@ OUTSIDES: tuple[Outside, ...] = ("content", "regenerate")
 
 
 class Regions(NamedTuple):
-    """Shares that sum to one at every latent pixel.
+    """Shares that sum to one at every latent pixel; of a clip whose masks differ by frame, in every frame.
 
-    styles: [N, h, w], M_i, normalised where the masks' sum exceeds 1.
-    rest: [h, w], 1 - sum_i M_i: what no style covers.
+    styles: [N, h, w] or [N, frames, h, w], M_i, normalised where the masks' sum exceeds 1.
+    rest: [h, w] or [frames, h, w], 1 - sum_i M_i: what no style covers.
     """
 
     styles: Tensor
@@ -24,11 +24,11 @@ class Regions(NamedTuple):
 
     @property
     def inside(self) -> Tensor:
-        """[h, w]: sum_i M_i, the share of all styles together."""
+        """Like ``rest``: sum_i M_i, the share of all styles together."""
         return 1.0 - self.rest
 
     def among_styles(self) -> Tensor:
-        """[N, h, w]: each style's share of what the styles cover; 0 where none does."""
+        """Like ``styles``: each style's share of what the styles cover; 0 where none does."""
         total = self.styles.sum(0)
         return torch.where(total > 0, self.styles / total.clamp(min=1e-30), torch.zeros(()))
 
@@ -50,12 +50,14 @@ def style_of_the_rest(masks: Sequence[Tensor | None], labels: Sequence[str] = ()
 
 
 def share(masks: Sequence[Tensor | None], height: int, width: int) -> Regions:
-    """Regions of masks [h, w]; a style without a mask takes what the others leave.
+    """Regions of masks [h, w] or [frames, h, w]; a style without a mask takes what the others leave.
 
     Raises ValueError when two styles have no mask.
     """
     rest_of = style_of_the_rest(masks)
-    own = torch.stack([torch.zeros(height, width) if mask is None else mask for mask in masks])
+    frames = next((mask.shape[:1] for mask in masks if mask is not None and mask.ndim == 3), ())
+    shape = (*frames, height, width)
+    own = torch.stack([torch.zeros(shape) if mask is None else mask.expand(shape) for mask in masks])
     total = own.sum(0)
     styles, rest = own / total.clamp(min=1.0), (1.0 - total).clamp(min=0.0)
     if rest_of is not None:
@@ -64,20 +66,25 @@ def share(masks: Sequence[Tensor | None], height: int, width: int) -> Regions:
     return Regions(styles, rest)
 
 
+def over_channels(share: Tensor) -> Tensor:
+    """A share [h, w] or [frames, h, w] as it multiplies latents [B, C, h, w]."""
+    return share.unsqueeze(-3)
+
+
 def fuse(predictions: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
-    """sum_i M_i eps_i of predictions [B, C, h, w] and shares [h, w] that sum to one (eq. 8).
+    """sum_i M_i eps_i of predictions [B, C, h, w] and shares [h, w] or [B, h, w] that sum to one (eq. 8).
 
     Holds for eps, v and x0 alike: at one latent and level they are linear in each other.
     """
     out = torch.zeros_like(predictions[0])
     for prediction, weight in zip(predictions, shares, strict=True):
-        out = out + weight.to(prediction) * prediction
+        out = out + over_channels(weight).to(prediction) * prediction
     return out
 
 
 def localize(styled: Tensor, content: Tensor, inside: Tensor) -> Tensor:
     """z_hat = M z* + (1 - M) z [B, C, h, w]: outside, the content bit for bit (eq. 7)."""
-    m = inside.to(styled)
+    m = over_channels(inside).to(styled)
     return m * styled + (1.0 - m) * content.to(styled)
 
 
@@ -93,4 +100,4 @@ def as_seen_from(x: Tensor, there: Tensor, x0: Tensor, sigma: float, after: floa
 
 def put_back(styled: Tensor, content: Tensor, inside: Tensor) -> Tensor:
     """A latent [B, C, h, w] with the content bit for bit where no style is."""
-    return torch.where(inside.to(styled) == 0.0, content.to(styled), styled)
+    return torch.where(over_channels(inside).to(styled) == 0.0, content.to(styled), styled)

@@ -12,7 +12,7 @@ from ..injection.capture import Capture
 from ..injection.reference import Reference
 from ..injection.settings import InjectionSettings
 from ..lora.schedule import Lora, LoraSchedule
-from ..masks.mask import fit_mask, one_mask
+from ..masks.mask import fit_mask, frame_masks, require_frames
 from .regions import Regions, share, style_of_the_rest
 
 
@@ -20,9 +20,10 @@ class Style(NamedTuple):
     """One region's style (DiffStyler 2026, eq. 8: theta + d_i, c_i, M_i, f_i, A_i).
 
     lora: a LoRA for all steps, a schedule of LoRAs, or None for the base model. strength: of it; times a schedule
-    entry's own. positive: its prompt's conditioning, opaque here. mask: [H, W] in 0..1 of any resolution; None: the
-    rest of the picture. features, injection: its own capture and settings; None: those of the run. name: the user's.
-    reference: another picture whose own attention is the style, or None.
+    entry's own. positive: its prompt's conditioning, opaque here. mask: [H, W] in 0..1 of any resolution, or one for
+    each frame of a clip [frames, H, W]; None: the rest of the picture. features, injection: its own capture and
+    settings; None: those of the run. name: the user's. reference: another picture whose own attention is the style, or
+    None.
     """
 
     lora: Lora | LoraSchedule | None
@@ -54,7 +55,18 @@ def add_style(styles: Styles, style: Style) -> Styles:
         chain = (*styles, style)
         style_of_the_rest([s.mask for s in chain], [s.label(number) for number, s in enumerate(chain, 1)])
         return chain
-    return (*styles, style._replace(mask=one_mask(style.mask, f"mask of {label}")))
+    return (*styles, style._replace(mask=frame_masks(style.mask, f"mask of {label}")))
+
+
+def require_masks_fit(styles: Styles, frames: int) -> None:
+    """Raises ValueError for a style that has masks of its own for another number of frames."""
+    for number, style in enumerate(styles, 1):
+        require_frames(style.mask, frames, f"mask of {style.label(number)}")
+
+
+def frame_count_of(styles: Styles) -> int | None:
+    """For how many frames the styles have masks, by the first that has one for each; None: one mask is for all."""
+    return next((len(style.mask) for style in styles if style.mask is not None and style.mask.ndim == 3), None)
 
 
 def masks_of(

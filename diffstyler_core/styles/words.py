@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from ..lora.schedule import LoraSchedule
 from .style import Style, Styles
 
@@ -12,7 +14,7 @@ def describe(styles: Styles) -> str:
 
 
 def _line(style: Style, number: int) -> str:
-    where = "the rest of the picture" if style.mask is None else f"mask, {100 * style.mask.mean().item():.1f} %"
+    where = "the rest of the picture" if style.mask is None else _masked(style.mask)
     empty = " (empty: no effect)" if style.mask is not None and not style.mask.any() else ""
     turns = f", {len(style.lora.entries)} LoRAs in turn" if isinstance(style.lora, LoraSchedule) else ""
     bare = ", base model" if style.reference is None else ""
@@ -21,3 +23,9 @@ def _line(style: Style, number: int) -> str:
     own += "" if style.features is None else ", its own features"
     own += "" if style.injection is None else f", {style.injection}"
     return f"{style.label(number)}: {where}{empty}{own}"
+
+
+def _masked(mask: Tensor) -> str:
+    """What a mask, or the masks of a clip's frames, cover of the picture."""
+    called = "mask" if mask.ndim == 2 else f"{len(mask)} masks, one for each frame"
+    return f"{called}, {100 * mask.mean().item():.1f} %"

@@ -11,18 +11,28 @@ from torch import Tensor
 from ...diffstyler_core.masks.outlines import inmost_point, inner_line, outer_line
 from ...diffstyler_core.styles.coverage import Coverage, coverage
 from ...diffstyler_core.styles.regions import Regions, share
-from ...diffstyler_core.styles.style import Styles, masks_of
+from ...diffstyler_core.styles.style import Styles, frame_count_of, masks_of, require_masks_fit
 from .. import sockets
 from ..drawing.labels import Label, write_labels
 from ..drawing.palette import colour_of
 from ..host import text as host_text
 from ..host.checks.numbers import require_number
-from ..host.checks.pictures import one_picture
+from ..host.checks.pictures import one_picture, rgb_pictures
 from ..host.sampling.injection import FARTHEST
 from ..inputs.widgets import mask_edge_inputs
 
 TINT = 0.55
 """How much of a region's colour covers the picture where the style has all of it."""
+
+
+def pictures_of(content: Tensor, styles: Styles) -> Tensor:
+    """The content [1, H, W, 3], or as many frames [B, H, W, 3] as the styles have masks for. Raises ValueError."""
+    frames = frame_count_of(styles)
+    if frames is None:
+        return one_picture(content, "content").to("cpu", torch.float32)
+    pictures = rgb_pictures(content, "content").to("cpu", torch.float32)
+    require_masks_fit(styles, len(pictures))
+    return pictures
 
 
 def describe(covered: Coverage, masks: list[Tensor | None], styles: Styles) -> str:
@@ -90,7 +100,9 @@ class PreviewStyles(io.ComfyNode):
             ],
             inputs=[
                 sockets.Styles.Input("styles", tooltip="From Regional Style or Styles from Masks."),
-                io.Image.Input("content", tooltip="The content picture, the one that is encoded."),
+                io.Image.Input(
+                    "content", tooltip="The content picture that is encoded; with a mask for each frame, the frames."
+                ),
                 *mask_edge_inputs("As on the sampler. "),
             ],
             outputs=[io.Image.Output("preview", tooltip="The picture with coloured regions, their numbers and names.")],
@@ -103,10 +115,13 @@ class PreviewStyles(io.ComfyNode):
         require_number(mask_feather, "mask_feather", 0, FARTHEST)
         if not styles:
             raise ValueError("styles: at least one Regional Style is expected, got an empty chain. Wire one.")
-        picture = one_picture(content, "content")[0].to("cpu", torch.float32)
-        size = (picture.shape[0], picture.shape[1])
-        masks = masks_of(styles, size, size, mask_grow, mask_feather)
-        regions = share(masks, *size)
-        drawn = draw_regions(picture, regions, masks, [style.name for style in styles])
-        text = describe(coverage(regions, masks), masks, styles)
-        return host_text.output(drawn, text=text, picture=drawn)
+        pictures = pictures_of(content, styles)
+        size = (pictures.shape[1], pictures.shape[2])
+        masks, names = masks_of(styles, size, size, mask_grow, mask_feather), [style.name for style in styles]
+        drawn = []
+        for i, picture in enumerate(pictures):
+            own = [mask if mask is None or mask.ndim == 2 else mask[i] for mask in masks]
+            drawn.append(draw_regions(picture, share(own, *size), own, names))
+        text = describe(coverage(share(masks, *size), masks), masks, styles)
+        preview = torch.cat(drawn)
+        return host_text.output(preview, text=text, picture=preview)

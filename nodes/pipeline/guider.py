@@ -19,6 +19,7 @@ from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.guider import InjectedGuider
 from ..host.sampling.injection import Base, prepare, require_run
 from ..host.sampling.runs import sigmas_of
+from ..host.sampling.shared_frames import sharing_words
 from ..host.sampling.stylize import start_notes
 from ..host.types import ModelPatcher
 from ..inputs.injection import injected, region_inputs, run_inputs
@@ -80,8 +81,9 @@ class InjectedLoRAGuider(io.ComfyNode):
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
         sigmas = sigmas_of(base.trajectory.schedule)
+        shared = sharing_words(model, base.trajectory.frame_count)
         left = start_notes(
             prepared.composition.branches,
             "a guider cannot change its start: wire AdaIN Latent between the inversion's x_T and latent_image",
         )
-        return host_text.output(guider, sigmas, text="\n".join((*prepared.words, *left)))
+        return host_text.output(guider, sigmas, text="\n".join((*prepared.words, *shared, *left)))

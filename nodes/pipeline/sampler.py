@@ -20,6 +20,7 @@ from ..host.checks.latents import latent_notes
 from ..host.lora.files import NO_LORA, file_fingerprint
 from ..host.sampling.frames import groups_of, styles_of
 from ..host.sampling.injection import Base, prepare, require_run
+from ..host.sampling.shared_frames import sharing_words
 from ..host.sampling.stylize import choose_start, sample_injected, start_notes
 from ..host.types import ModelPatcher
 from ..inputs.injection import injected, region_inputs, run_inputs
@@ -109,5 +110,6 @@ class InjectedLoRASampler(io.ComfyNode):
             run = part.trajectory, own.composition, positive, negative, cfg, group.of(start), group.step()
             samples.append(sample_injected(model, *run))
         left = () if start_latent is None else start_notes(branches, "start_latent is wired: it is taken as it is")
-        words = (*prepared.words, *latent_notes(start_latent or {}), *left)
+        shared = sharing_words(model, base.trajectory.frame_count, frames_at_once)
+        words = (*prepared.words, *shared, *latent_notes(start_latent or {}), *left)
         return host_text.output({"samples": torch.cat(samples).to("cpu")}, text="\n".join(words))

@@ -59,7 +59,7 @@ class StyleNode(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="Where the style goes; soft edges are kept. Any resolution. Without: the rest of the "
-                    "picture. Where masks overlap, styles mix.",
+                    "picture. Where masks overlap, styles mix. For a clip one for all frames, or one for each.",
                 ),
                 sockets.Styles.Input("previous", optional=True, tooltip="The styles of the other regions."),
                 sockets.Features.Input(

@@ -15,12 +15,12 @@ SCREEN = {"width": 1920, "height": 1080}
 ZOOM = 0.6  # of the view that a template opens with; below 0.571 the classic canvas hides titles and widgets
 
 PICTURES = ("DiffStyler_PreviewStyles", "DiffStyler_SpatialRamp", "DiffStyler_LoraSwitch", "SaveImage", "PreviewImage",
-            "ImageCropV2")  # fmt: skip
+            "ImageCropV2", "DiffStyler_FrameConsistency")  # fmt: skip
 PREVIEWS = ("DiffStyler_TrainStyleLoRA", "DiffStyler_DDIMInvert", "DiffStyler_Capture", "DiffStyler_InjectedSampler",
             "DiffStyler_CycleDiffusionInvert", "DiffStyler_StochasticInversion", "DiffStyler_TrainStyleEmbedding",
             "KSampler", "SamplerCustom")  # fmt: skip
 
-SILENT = ("DiffStyler_ExamplePicture", "DiffStyler_ScalePicture")
+SILENT = ("DiffStyler_ExamplePicture", "DiffStyler_ExampleClip", "DiffStyler_ScalePicture")
 """Ours that show no words."""
 
 OPEN = """async ([workflow, name]) => {

@@ -51,6 +51,7 @@ FOUND = [
     ("cosine similarity", "Feature Similarity", 2),
     ("inversion error", "Reconstruction Report", 2),
     ("example image", "Example Picture", 2),
+    ("example video", "Example Clip", 1),
     ("ksampler injection", "Apply Injection", 1),
     ("any sampler", "Apply Styles", 2),
     ("attention across frames", "Share Attention across Frames", 1),

@@ -9,7 +9,7 @@ import torch
 
 from diffstyler_core.lora.schedule import LoraSchedule
 from diffstyler_core.masks.mask import feather, grow, resize_by_area
-from diffstyler_core.styles.style import Style, add_style, masks_of, regions_of
+from diffstyler_core.styles.style import Style, add_style, frame_count_of, masks_of, regions_of, require_masks_fit
 
 HALF = torch.zeros(1, 16, 16)
 HALF[..., :8] = 1.0
@@ -43,7 +43,8 @@ def test_a_second_style_without_a_mask_is_refused(masks, numbers):
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        (torch.zeros(2, 4, 4), "a batch of 2"),
+        (torch.zeros(2, 2, 4, 4), r"got shape \[2, 2, 4, 4\]"),
+        (torch.zeros(0, 4, 4), "no values"),
         (torch.full((4, 4), math.nan), "not finite"),
         (torch.full((4, 4), 2.0), "got 2..2"),
     ],
@@ -60,6 +61,29 @@ def test_masks_of_any_resolution_and_none_together():
     assert torch.allclose(regions.styles[:, 0, 0], torch.tensor([2 / 3, 1 / 3, 0.0, 0.0]))
     assert torch.allclose(regions.styles[:, 0, -1], torch.tensor([0.0, 0.5, 0.5, 0.0]))
     assert not regions.rest.any()
+
+
+def test_masks_of_frames_share_every_frame_as_if_it_were_alone(seed):
+    """One mask for all of three frames, one for each, and a style of the rest."""
+    frames = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(seed))
+    (masked, *_) = (styles := chain(frames, HALF, None))
+    assert masked.mask.shape == (3, 64, 96)
+    assert frame_count_of(styles) == 3
+    together = regions_of(styles, (8, 12), (64, 96), grow=2, feather=3)
+    assert together.styles.shape == (3, 3, 8, 12)
+    for i in range(3):
+        alone = regions_of(chain(frames[i], HALF, None), (8, 12), (64, 96), grow=2, feather=3)
+        assert torch.equal(together.styles[:, i], alone.styles)
+        assert torch.equal(together.rest[i], alone.rest)
+        assert torch.equal(together.among_styles()[:, i], alone.among_styles())
+
+
+def test_masks_of_another_number_of_frames_are_refused():
+    styles = chain(HALF, torch.zeros(3, 4, 4))
+    require_masks_fit(styles, 3)
+    for frames, words in ((2, "each of the 2 frames"), (1, "the one content picture")):
+        with pytest.raises(ValueError, match=f"^mask of style 2: one mask for all frames or one for {words}.*got 3"):
+            require_masks_fit(styles, frames)
 
 
 def test_growth_and_feather_come_before_the_means(seed):
@@ -84,6 +108,6 @@ def test_a_named_style_is_called_by_number_and_name_and_two_may_share_one():
     with pytest.raises(ValueError, match=r"^style 2 'ink' and style 3 'oil' both have no mask"):
         add_style(styles, Style({}, "c", name="oil"))
     with pytest.raises(ValueError, match=r"^mask of style 3 'oil'"):
-        add_style(styles, Style({}, "c", mask=torch.zeros(2, 4, 4), name="oil"))
+        add_style(styles, Style({}, "c", mask=torch.full((2, 4, 4), math.nan), name="oil"))
     with pytest.raises(ValueError, match=r"^strength of style 3 'oil'"):
         add_style(styles, Style({}, "c", strength=math.nan, name="oil"))

@@ -7,7 +7,10 @@ import io
 import json
 import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -15,15 +18,16 @@ from PIL import Image
 from tools import results_prompt as rp
 from tools.devkit.console import Failure
 from tools.results_tables import COLUMNS, Row
-from tools.verify import ablation, checkpoint, stages
+from tools.verify import ablation, checkpoint, checks, stages
 from tools.verify.about import about, settings_for
 from tools.verify.checks import Check
 from tools.verify.discreet import discreet
-from tools.verify.main import Verification, version
+from tools.verify.main import LOG_LINES, Verification, finished, version
 from tools.verify.options import verify_parser
 from tools.verify.outcome import Outcome, Verdict, at_least, at_most, equal
 from tools.verify.report import Report, html_of, text_of
 
+ROOT = Path(__file__).parents[2]
 UNET_KEY = "model.diffusion_model.out.2.weight"
 FACTS = {
     "family": "SD15 (4 latent channels)", "prediction": "eps", "side": 512, "demo": False, "decoder_layers": 12,
@@ -212,14 +216,63 @@ def test_a_check_that_fails_does_not_stop_the_next(capsys):
     def broken(bench):
         raise Failure("open", "/home/ann/x.ckpt is gone.", "look.")
 
-    checks = [Check("one", broken), Check("two", lambda bench: Verdict("1", "2", True))]
     verification = Verification(None, None, Report({}), lambda text: discreet(text, user=""))
-    verification.check(checks)
+    verification.check([Check("one", broken), Check("two", lambda bench: Verdict("1", "2", True))])
     one, two = verification.report.checks
     assert (one.passed, one.error) == (False, "Stage 'open' failed: <folder>/x.ckpt is gone.")
     assert two.passed
     assert verification.report.problems == [("one", "Stage 'open' failed: <folder>/x.ckpt is gone.\nWhat to do: look.")]
     assert "FAILED  one" in capsys.readouterr().out
+
+
+def test_the_same_failure_is_told_once():
+    def gone(bench):
+        raise Failure("run", "the server ended.", "see its log.")
+
+    verification = Verification(None, None, Report({}), str)
+    verification.check([Check("one", gone), Check("two", gone), Check("three", gone)])
+    assert [check.passed for check in verification.report.checks] == [False] * 3
+    assert [text.endswith("(as above)") for _, text in verification.report.problems] == [False, True, True]
+
+
+def test_an_interrupted_run_keeps_what_it_has(monkeypatch):
+    """And of the server's log its start and end, without what every prompt writes."""
+
+    def interrupted(bench):
+        raise KeyboardInterrupt
+
+    lines = [
+        "start",
+        "[INFO] got prompt",
+        " 50%|#####     | 2/4",
+        "Prompt executed in 0.1 seconds",
+        "",
+        "/home/ann/x y",
+    ]
+    lines += [f"line {i}" for i in range(500)]
+    monkeypatch.setattr(
+        checks, "BEFORE", (Check("one", lambda bench: Verdict("1", "2", True)), Check("two", interrupted))
+    )
+    server = SimpleNamespace(log_text=lambda: "\n".join(lines))
+    verification = Verification(server, None, Report({}), lambda text: discreet(text, user=""))
+    assert not finished(verification, 1)
+    report = verification.report
+    assert [check.claim for check in report.checks] == ["one"]
+    assert report.problems == [("verify", "interrupted; what came before is here")]
+    assert not report.passed
+    kept = report.log.splitlines()
+    assert (kept[:3], kept[-1]) == (["start", "<folder>/x y", "line 0"], "line 499")
+    assert kept[LOG_LINES // 2] == "..."
+    assert len(kept) == LOG_LINES + 1
+
+
+@pytest.mark.parametrize(("option", "words"), [("--checkpoint", "there is no file 'nowhere'"), ("--stepz", "--stepz")])
+def test_dev_py_refuses_a_slip_before_anything_is_set_up(option, words):
+    command = [sys.executable, str(ROOT / "tools" / "dev.py"), "verify", option, "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stdout == ""
 
 
 def test_claims_are_counted_by_pairs():

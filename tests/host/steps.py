@@ -146,5 +146,5 @@ def predicted(pack, guider, x: torch.Tensor, sigma: float) -> torch.Tensor:
     run = lambda denoise, latent, on_step: denoise(x, torch.full((1,), sigma))  # noqa: E731
     sampler = pack.host.sampling.runs.RunSampler(run)
     sigmas = torch.tensor([sigma, sigma / 2])
-    out = comfy.samplers.CFGGuider.sample(guider, torch.zeros_like(x), x, sampler, sigmas, disable_pbar=True)
+    out = comfy.samplers.CFGGuider.sample(guider, torch.zeros_like(x), x, sampler, sigmas, disable_pbar=True, seed=0)
     return model.process_latent_in(out)

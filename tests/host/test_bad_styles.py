@@ -26,8 +26,7 @@ MASKS = [
     ({"mask": filled(math.inf)}, "mask of style 2", "not finite"),
     ({"mask": filled(-0.5)}, "mask of style 2", "-0.5..1", "Divide by the largest value"),
     ({"mask": ONES * 255}, "mask of style 2", "255", "Divide by the largest value"),
-    ({"mask": torch.ones(3, 8, 8)}, "mask of style 2", "a batch of 3", "Styles from Masks"),
-    ({"mask": torch.ones(0, 8, 8)}, "mask of style 2", "a batch of 0"),
+    ({"mask": torch.ones(0, 8, 8)}, "mask of style 2", "no values"),
     ({"mask": torch.ones(1, 0, 8)}, "mask of style 2", "no values"),
     ({"mask": torch.ones(1, 1, 8, 8)}, "mask of style 2", "shape [1, 1, 8, 8]"),
 ]
@@ -62,6 +61,15 @@ def both_nodes(pack, bench, features, **settings):
     """The two nodes that take styles, each as a call."""
     yield lambda: bench.sampler(features, **settings)
     yield lambda: steps.guider(pack, bench.model, features, STYLE, UGLY, **settings)
+
+
+def test_masks_of_more_frames_than_there_are(pack, bench, lora):
+    styles = steps.chain(pack, {"lora": lora, "positive": STYLE, "mask": torch.ones(3, 8, 8)})
+    for run in both_nodes(pack, bench, bench.capture()[0], styles=styles):
+        done = bench.evaluations
+        with pytest.raises(ValueError, match=r"mask of style 1: .*one content picture is expected, got 3 masks.*Masks"):
+            run()
+        assert bench.evaluations == done
 
 
 @pytest.mark.parametrize(

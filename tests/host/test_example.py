@@ -7,7 +7,7 @@ import torch
 
 
 def test_the_pictures_and_their_masks_fit(pack):
-    names = pack.examples.example.example_names()
+    names = pack.inputs.examples.example_names()
     assert {"content_astronaut.jpg", "content_coffee.jpg", "style_ink_drawing.jpg"} <= set(names)
     for name in names:
         image, mask = pack.examples.example.ExamplePicture.execute(name).args

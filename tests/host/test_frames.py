@@ -105,6 +105,42 @@ def test_regions(clip, measured, outside, at_once):
     )
 
 
+@pytest.mark.parametrize("at_once", [0, 2])
+@pytest.mark.parametrize("outside", ["content", "regenerate"])
+def test_masks_of_each_frame(clip, measured, seed, outside, at_once):
+    """One style with a mask for each frame, one with a mask for all."""
+    masks = torch.rand(COUNT, 16, 16, generator=torch.Generator().manual_seed(seed)).round()
+
+    def run(latents, own, **changes):
+        features = clip.captured(clip.inverted(latents)[0])
+        styles = steps.chain(
+            clip.pack,
+            {"lora": clip.lora, "positive": clip.positive, "mask": own},
+            {"positive": clip.other, "mask": LEFT * 0.5},
+        )
+        return clip.sampled(features, styles=styles, outside=outside, **changes)
+
+    together = run(clip.latents, masks, frames_at_once=at_once)
+    pairs = zip(clip.latents.split(1), masks.split(1), strict=True)
+    alone = torch.cat([run(latent, mask) for latent, mask in pairs])
+    measured("masks of each frame against one by one, relative", gap(together, alone), at_most=1e-4)
+    assert gap(run(clip.latents, masks.flip(0)), together) > 1e-3
+
+
+def test_masks_of_each_frame_under_the_guider_and_apply(clip, measured, seed):
+    masks = torch.rand(COUNT, 16, 16, generator=torch.Generator().manual_seed(seed)).round()
+    trajectory, x_T, _ = clip.inverted(clip.latents)
+    features = clip.captured(trajectory)
+    styles = steps.chain(clip.pack, {"lora": clip.lora, "positive": clip.positive, "mask": masks})
+    theirs = clip.sampled(features, styles=styles)
+    guider, sigmas = steps.guider(clip.pack, clip.model, features, clip.positive, clip.negative, styles=styles)
+    ours, _ = custom(None, guider, sigmas, latent=x_T)
+    measured("guider against the sampler, relative", gap(ours, theirs), at_most=1e-5)
+    patched = apply_bench.styled(clip.pack, clip.model, features, styles)
+    applied = apply_bench.at_own_levels(patched, trajectory, clip.positive, clip.negative)
+    measured("Apply Styles against the sampler, relative", gap(applied, theirs), at_most=1e-5)
+
+
 @pytest.mark.parametrize(("kind", "velocity"), [("sd15", False), ("sdxl", True)])
 def test_other_families(pack, seed, measured, kind, velocity):
     clip = Clip(pack, seed, kind, velocity)

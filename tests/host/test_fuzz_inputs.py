@@ -87,7 +87,7 @@ def cases(pack, scene):
             "results_folder": TEXTS, "content_folder": TEXTS, "style_folder": TEXTS, "filename_prefix": TEXTS,
             "size": WHOLE, "lpips_weights": ("none", *TEXTS), "fid_weights": ("none", *TEXTS)}),
         "example": (pack.examples.example.ExamplePicture, {
-            "picture": (*TEXTS, *pack.examples.example.example_names())}),
+            "picture": (*TEXTS, *pack.inputs.examples.example_names())}),
         "fastsam": (pack.masks.fastsam.FastSAMMask, {
             "image": PICTURES, "fastsam_name": TEXTS, "mode": ("text", "points", "boxes", "everything", "x"),
             "text": TEXTS, "points": TEXTS, "boxes": TEXTS, "confidence": NUMBERS, "iou": NUMBERS, "image_size": WHOLE,

@@ -126,13 +126,32 @@ def test_the_border_that_was_cropped_is_the_contents(pack, seed):
 
 
 MASK = torch.ones(1, 64, 64)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_frames_are_pasted_each_with_its_own_mask_and_content(pack, seed, kind, count):
+    """As one by one; count: contents."""
+    contents, results = rb.pictures(seed, 32, 48, count), rb.pictures(seed + 1, 32, 48, 3)
+    masks = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(seed)).round()
+    image, words = rb.paste(pack, results, contents, 1, 2, **given(pack, kind, masks))
+    alone = [
+        rb.paste(pack, results[i : i + 1], contents[i % count][None], 1, 2, **given(pack, kind, masks[i : i + 1]))[0]
+        for i in range(3)
+    ]
+    assert torch.equal(image, torch.cat(alone))
+    assert 0.0 < float(words.split()[1]) < 100.0
+
+
 REFUSED = [
     ({}, ("styles and mask", "neither was given", "Wire just one")),
-    ({"mask": torch.zeros(2, 64, 64)}, ("mask: one mask", "batch of 2")),
+    ({"mask": torch.zeros(2, 64, 64)}, ("mask: one mask for all frames", "got 2 masks")),
     ({"mask": torch.full((1, 64, 64), math.nan)}, ("mask", "NaN")),
     ({"mask": torch.full((1, 64, 64), 3.0)}, ("mask: ", "0..1", "3..3")),
     ({"mask": MASK, "feather": -1}, ("feather must be a number in 0..512", "got -1")),
-    ({"mask": MASK, "content": torch.zeros(2, 64, 64, 3)}, ("content: one picture", "batch of 2")),
+    (
+        {"mask": MASK, "content": torch.zeros(2, 64, 64, 3)},
+        ("content: one picture for all results or one for each of the 1", "batch of 2"),
+    ),
     ({"mask": MASK, "content": torch.zeros(1, 64, 64, 4)}, ("content: RGB", "[1, 64, 64, 4]")),
     ({"mask": MASK, "result": torch.zeros(1, 64, 64, 1)}, ("result: RGB", "[1, 64, 64, 1]")),
     ({"mask": MASK, "result": torch.full((1, 64, 64, 3), math.inf)}, ("result", "infinity")),

@@ -191,3 +191,22 @@ def test_names_of_any_length_and_script_are_drawn_apart(pack, name):
     (drawn,), words, _ = rb.preview(pack, chain, torch.zeros(1, 200, 600, 3))
     assert drawn.shape == (1, 200, 600, 3)
     assert words.count(repr(name)) == 3
+
+
+def test_masks_of_frames_are_drawn_on_their_frames(pack, seed):
+    """A picture for each frame, as each would be drawn alone; the words are of all of them."""
+    frames, masks = rb.pictures(seed, 64, 64, 2), torch.cat([columns(0, 16), columns(0, 48)])
+    (drawn,), words, _ = preview_of(pack, rb.styles(pack, masks, None), frames)
+    assert drawn.shape == (2, 64, 64, 3)
+    for i in range(2):
+        (alone,), _, _ = rb.preview(pack, rb.styles(pack, masks[i], None), frames[i : i + 1])
+        assert torch.equal(drawn[i : i + 1], alone)
+    assert words.startswith("style 1: 50.0 %\nstyle 2: 50.0 % (no mask: the rest)")
+    with rb.refuses("mask of style 1: one mask for all frames", "3 frames", "got 2 masks"):
+        rb.preview(pack, rb.styles(pack, masks, None), rb.pictures(seed, 64, 64, 3))
+
+
+def preview_of(pack, styles, content):
+    """(outputs, words, the files on the node): one for each frame."""
+    out = pack.masks.preview.PreviewStyles.execute(styles=styles, content=content, mask_grow=0, mask_feather=0)
+    return out.args, out.ui["text"][0], out.ui["images"]

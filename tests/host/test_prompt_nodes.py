@@ -126,6 +126,9 @@ def test_controlnet_areas_and_more_are_refused_by_name(pack, bench):
         "positive of style 1: this model takes embeddings of width 32": regional(
             pack, positive=[[torch.zeros(1, 77, 48), {}]]
         ),
+        "mask of style 1: Blend Conditionings by Mask takes one mask for all frames, got 3": regional(
+            pack, mask=torch.ones(3, 8, 8)
+        ),
         "styles: a chain of at least one": (),
     }
     for said, styles in cases.items():

@@ -68,6 +68,45 @@ class Shared(Clip):
         self.model = sharing(clip.pack, clip.model)
 
 
+@pytest.mark.parametrize(
+    ("at_once", "words"),
+    [
+        (0, "all 3 frames share attention"),
+        (2, "frames share attention in groups of 2, not across them: frames_at_once is 2"),
+        (1, "frames do not share attention: frames_at_once is 1"),
+    ],
+)
+def test_the_sampler_says_which_frames_share(clip, at_once, words):
+    features = clip.captured(clip.inverted(clip.latents)[0])
+    assert words in said(clip, sharing(clip.pack, clip.model), features, at_once)
+    assert not [line for line in said(clip, clip.model, features, at_once) if "share attention" in line]
+
+
+def test_the_guider_says_it_too_and_one_frame_shares_nothing(clip):
+    features = clip.captured(clip.inverted(clip.latents)[0])
+    node, model = clip.pack.pipeline.guider.InjectedLoRAGuider, sharing(clip.pack, clip.model)
+    wired = {
+        "positive": clip.positive,
+        "negative": clip.negative,
+        "cfg": 2.0,
+        "lora_name": "none",
+        "lora_strength": 1.0,
+        "preset": {"preset": "paper 2026"},
+    }
+    assert "all 3 frames share attention" in node.execute(model=model, features=features, **wired).ui["text"][0]
+    one = features.frames(0, 1)
+    assert "share attention" not in node.execute(model=model, features=one, **wired).ui["text"][0]
+
+
+def said(clip, model, features, at_once):
+    """The sampler's words."""
+    out = clip.pack.pipeline.sampler.InjectedLoRASampler.execute(
+        model=model, features=features, positive=clip.positive, negative=clip.negative, cfg=1.0, lora_name="none",
+        lora_strength=1.0, preset={"preset": "paper 2026"}, frames_at_once=at_once,
+    )  # fmt: skip
+    return out.ui["text"][0].splitlines()
+
+
 def test_another_packs_replacement_is_called(clip):
     calls = []
 

@@ -63,10 +63,9 @@ class Layers(comfy.sd1_clip.SDClipModel):
                          model_options=model_options or {})  # fmt: skip
 
 
-def make_checkpoint(family: str, seed: int) -> tuple[Any, Any, Any]:
-    """(MODEL, CLIP, VAE) with random weights, as the stock Load Checkpoint returns them."""
-    settings = FAMILIES[family]
-    double = settings["kind"] == "sdxl"
+def make_clip(family: str, seed: int) -> comfy.sd.CLIP:
+    """The family's text encoder, or its two, with random weights."""
+    double = FAMILIES[family]["kind"] == "sdxl"
     clip = comfy.sd.CLIP(
         SimpleNamespace(
             params={},
@@ -76,7 +75,12 @@ def make_checkpoint(family: str, seed: int) -> tuple[Any, Any, Any]:
         parameters=1,
     )
     tiny.fill(clip.cond_stage_model, seed + 1)
-    return tiny.make_model(seed=seed, **settings), clip, tiny.make_vae(seed + 2)
+    return clip
+
+
+def make_checkpoint(family: str, seed: int) -> tuple[Any, Any, Any]:
+    """(MODEL, CLIP, VAE) with random weights, as the stock Load Checkpoint returns them."""
+    return tiny.make_model(seed=seed, **FAMILIES[family]), make_clip(family, seed), tiny.make_vae(seed + 2)
 
 
 def load_stock_nodes() -> None:
@@ -86,21 +90,28 @@ def load_stock_nodes() -> None:
         assert asyncio.run(host_nodes.load_custom_node(str(folder / f"{name}.py"), module_parent="comfy_extras")), name
 
 
-class Run:
-    """The host's own executor in this process. Pictures, words and errors of a prompt."""
+class Host:
+    """The host's own executor in this process. It keeps what nodes gave from one prompt to the next."""
 
-    def __init__(self, prompt: dict[str, Any]) -> None:
+    def __init__(self) -> None:
         import execution
 
         self.outputs: dict[str, dict[str, Any]] = {}
         self.errors: list[str] = []
         server = SimpleNamespace(client_id="test", last_node_id=None, sockets_metadata={}, send_sync=self._send)
-        executor = execution.PromptExecutor(
-            server, execution.CacheType.CLASSIC, {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
-        )
+        kept = {"lru": 1000, "ram": 0.0, "ram_inactive": 0.0}
+        self._executor = execution.PromptExecutor(server, execution.CacheType.LRU, kept)
+
+    def run(self, prompt: dict[str, Any]) -> None:
+        """Pictures, words and errors of this prompt are in ``outputs`` and ``errors`` afterwards."""
+        import execution
+
+        self.outputs, self.errors = {}, []
         valid, error, ends, wrong = asyncio.run(execution.validate_prompt("test", prompt, None))
-        assert valid, (error, wrong)
-        executor.execute(prompt, "test", {"client_id": "test"}, ends)
+        if valid:
+            self._executor.execute(prompt, "test", {"client_id": "test"}, ends)
+        else:
+            self.errors.append(f"{error} {wrong}")
 
     def _send(self, event: Any, data: Any, *_: Any) -> None:
         if event == "executed":

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,7 +30,10 @@ WORDS = {
     "DiffStyler_CycleDiffusionInvert": "8 of 10 steps",
     "DiffStyler_BlendConditionings": "% of the picture",
     "DiffStyler_TrainStyleEmbedding": "trained 3 steps",
+    "DiffStyler_ShareFrames": "each frame also looks at: first",
+    "DiffStyler_FrameConsistency": "8 frames: warped-frame difference 0.",
 }
+CLIP_FRAMES = 8
 
 
 def small(file):
@@ -45,6 +49,12 @@ def pixels(client, image):
         return np.asarray(opened.convert("RGB")).astype(int)
 
 
+def frames_of(client, file):
+    """The pictures of a saved video."""
+    with av.open(io.BytesIO(client.image_bytes(file))) as video:
+        return [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_workflow_runs_and_says_what_it_did(client, file):
     prompt = small(file)
@@ -55,13 +65,16 @@ def test_a_workflow_runs_and_says_what_it_did(client, file):
     bare = find_nodes(prompt, "DiffStyler_CycleDiffusionInvert")
     for node_id in find_nodes(prompt, "DiffStyler_InjectedSampler"):
         assert ("nothing injected" if bare else "10 steps") in result.text(node_id), result.text(node_id)
-    saved = find_nodes(prompt, "SaveImage")
+    saved = find_nodes(prompt, "SaveImage") + find_nodes(prompt, "SaveVideo")
     assert saved
     for node_id in saved:
-        (image,) = result.images(node_id)
-        picture = pixels(client, image)
-        assert picture.shape == (64, 64, 3)
-        assert picture.std() > 5
+        (made,) = result.images(node_id)
+        kind = prompt[node_id]["class_type"]
+        pictures = [pixels(client, made)] if kind == "SaveImage" else frames_of(client, made)
+        assert len(pictures) == (1 if kind == "SaveImage" else CLIP_FRAMES)
+        for picture in pictures:
+            assert picture.shape == (64, 64, 3)
+            assert picture.std() > 5
     for kind in ("DiffStyler_PreviewStyles", "DiffStyler_LoraSwitch"):
         for node_id in find_nodes(prompt, kind):
             assert result.images(node_id), f"{kind} shows no picture"

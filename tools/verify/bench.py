@@ -38,14 +38,20 @@ class Bench:
         """A new prompt with the content and the style in it."""
         return Scene(self.settings)
 
-    def run(self, nodes: Scene) -> dict[str, dict[str, Any]]:
-        """Runs a prompt. -> what each of its looking nodes found"""
-        return findings(nodes, self.client.queue(nodes.api))
+    def run(self, nodes: Scene, kept: str = "") -> dict[str, dict[str, Any]]:
+        """Runs a prompt. -> what each of its looking nodes found
 
-    def gap(self, nodes: Scene, a: Link, b: Link, part: str = "whole") -> float:
+        kept: a node whose result must be an earlier one. Raises Failure where the server has let go of that.
+        """
+        result = self.client.queue(nodes.api)
+        if kept and kept not in result.cached:
+            raise Failure("compare with before", "the server has let go of the first result.", "free some RAM.")
+        return findings(nodes, result)
+
+    def gap(self, nodes: Scene, a: Link, b: Link, part: str = "whole", kept: str = "") -> float:
         """Norm of two latents' difference over the second's norm. Raises Failure where one is not finite."""
         nodes.compare(a, b, part)
-        return gap_in(self.run(nodes))
+        return gap_in(self.run(nodes, kept))
 
     @property
     def floor(self) -> float:

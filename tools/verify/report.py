@@ -89,8 +89,8 @@ def _stages(rows: Sequence[StageRow]) -> list[str]:
         "<h2>Speed and memory</h2>",
         "<p>Seconds of a step; medians of runs in turns. Ratios are to the host's own sampler in the same run, step "
         "for step; the host's Load LoRA patches the weights at the start of its runs. A step of training is a forward "
-        "and a backward pass over its batch. The whole server's RAM counts, with the models and results that it keeps."
-        "</p>",
+        "and a backward pass over its batch. GPU memory is what torch's allocator held. The whole server's RAM counts, "
+        "with the models and results that it keeps.</p>",
         *_table(heads, cells),
     ]
 

@@ -67,6 +67,7 @@ def require_prompts(styles: Styles, model: ModelPatcher) -> None:
     for number, style in enumerate(styles, 1):
         label = style.label(number)
         _require_prompt_only(style, label)
+        _require_one_mask(style, label)
         positive = require_conditioning(style.positive, model, f"positive of {label}", one=True, whose="a style's")
         require_tokens_only(positive[0][1], f"positive of {label}")
 
@@ -77,6 +78,14 @@ def _require_prompt_only(style: Style, label: str) -> None:
         raise ValueError(
             f"styles: {label} carries {' and '.join(found)}, and cross-attention reads prompts only. "
             "Unplug it from Regional Style, or wire these styles into the Injected LoRA Sampler."
+        )
+
+
+def _require_one_mask(style: Style, label: str) -> None:
+    if style.mask is not None and style.mask.ndim == 3:
+        raise ValueError(
+            f"mask of {label}: {NAME} takes one mask for all frames, got {len(style.mask)}. Pick one of them, or wire "
+            "these styles into the Injected LoRA Sampler, which takes one for each frame."
         )
 
 

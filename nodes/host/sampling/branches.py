@@ -73,7 +73,8 @@ class Referenced(NamedTuple):
 class Branch:
     """One prediction of every evaluation.
 
-    share: [h, w], its part of the fused prediction; the branches' shares sum to one wherever the result counts.
+    share: [h, w] or [B, h, w], its part of the fused prediction; the branches' shares sum to one wherever the result
+    counts.
     lora: of each step. positive: its own prompt; None: the sampler's. injected: None injects nothing, as eq. 8's base
     term has it. reference: the style's own picture, whose queries' partner is the content of ``injected``.
     """

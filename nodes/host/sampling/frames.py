@@ -39,15 +39,17 @@ def groups_of(count: int, at_once: int) -> list[Group]:
 
 
 def styles_of(styles: Styles, group: Group) -> Styles:
-    """The chain with the features that styles have of their own, of this group."""
+    """The chain with the features and masks that styles have for every frame, of this group."""
     return tuple(_of(style, group) for style in styles)
 
 
 def _of(style: Style, group: Group) -> Style:
-    own = style.features
-    if own is None or own.trajectory.frame_count != group.total:
-        return style
-    return style._replace(features=own.frames(group.start, group.stop))
+    own, mask = style.features, style.mask
+    if own is not None and own.trajectory.frame_count == group.total:
+        own = own.frames(group.start, group.stop)
+    if mask is not None and mask.ndim == 3:
+        mask = group.of(mask)
+    return style._replace(features=own, mask=mask)
 
 
 def psnr_words(frames: Tensor, others: Tensor) -> str:

@@ -32,7 +32,8 @@ NAMES = ("positive", "negative")
 class BranchStep(NamedTuple):
     """One branch at one step: where it counts, with which prompts, and what acts in its rows.
 
-    share: [h, w], its part of the fused prediction; the branches' shares sum to one wherever the result counts.
+    share: [h, w] or [B, h, w], its part of the fused prediction; the branches' shares sum to one wherever the result
+    counts.
     """
 
     share: Tensor

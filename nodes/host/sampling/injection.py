@@ -16,7 +16,7 @@ from ....diffstyler_core.injection.settings import NOTHING, InjectionSettings
 from ....diffstyler_core.lora.schedule import Lora, LoraSchedule
 from ....diffstyler_core.styles.kept import KeptContent
 from ....diffstyler_core.styles.regions import OUTSIDES, Outside
-from ....diffstyler_core.styles.style import Style, Styles, regions_of
+from ....diffstyler_core.styles.style import Style, Styles, regions_of, require_masks_fit
 from ..checks.conditioning import Conditioning, require_conditioning, require_no_area
 from ..checks.numbers import require_number
 from ..checks.timesteps import require_covered
@@ -163,6 +163,7 @@ def in_regions(base: Base, styles: Styles, outside: Outside, mask_grow: int, mas
         raise ValueError(
             "styles: a chain of at least one Regional Style is expected, got none. Wire one, or unplug styles."
         )
+    require_masks_fit(styles, base.trajectory.frame_count)
     base.require_injectable(styles)
     keep = outside == "content"
     scale = base.model.get_model_object("latent_format").spacial_downscale_ratio

@@ -25,6 +25,22 @@ class _Sharing(NamedTuple):
         return self.previous(*shared(QKV(q, k, v), chunks, self.looking), extra_options)
 
 
+def sharing_words(model: ModelPatcher, frames: int, at_once: int = 0) -> list[str]:
+    """A line on which frames of a batch share their attention, where the MODEL lets them and there are several.
+
+    at_once: frames that are evaluated together; 0: all. Sharing below another pack's replacement is not seen.
+    """
+    replaced = model.model_options.get("transformer_options", {}).get("patches_replace", {}).get("attn1", {})
+    if frames == 1 or not any(isinstance(replacement, _Sharing) for replacement in replaced.values()):
+        return []
+    size = min(at_once or frames, frames)
+    if size == 1:
+        return ["frames do not share attention: frames_at_once is 1"]
+    if size == frames:
+        return [f"all {frames} frames share attention"]
+    return [f"frames share attention in groups of {size}, not across them: frames_at_once is {size}"]
+
+
 def with_shared_frames(model: ModelPatcher, sites: Iterable[Site], looking: Looking) -> ModelPatcher:
     """A copy of the MODEL whose frames look at each other at these self-attentions."""
     patched = model.clone()
