@@ -46,6 +46,7 @@ def require_compatible(model: ModelPatcher, name: str = "model", applied: bool =
     EasyCache and LazyCache answer in the UNet's place, so nothing is captured or injected there. HyperTile and ToMe
     draw anew at each call which tokens a query holds: captured ones belong to other places of the picture.
     A compiled UNet keeps the attention and layers of its first call, with what was injected there.
+    Context Windows hand the run some of the batch's frames at a time, which the captured ones are not told.
     """
     if is_compiled(model):
         raise ValueError(compiled_words(name))
@@ -53,6 +54,12 @@ def require_compatible(model: ModelPatcher, name: str = "model", applied: bool =
         raise ValueError(
             f"{name} carries Apply Injection or Apply Styles already, which are for the host's samplers. Wire the "
             "MODEL from before that node."
+        )
+    if model.model_options.get("context_handler") is not None:
+        raise ValueError(
+            f"{name} carries Context Windows, which evaluates a batch of frames in parts, and what is captured and "
+            "injected is of the whole batch. Wire the MODEL from before that node; frames_at_once of DDIM Invert and "
+            "Capture bounds the memory, Share Attention across Frames keeps a clip's look."
         )
     options = model.model_options.get("transformer_options", {})
     holder = type(options.get("easycache")).__name__

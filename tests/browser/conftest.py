@@ -18,9 +18,11 @@ ARGUMENTS = ("no-sandbox", "disable-gpu", "disable-quic", "disable-background-ne
 HARMLESS = (
     "Failed to load resource", "ComfyApp graph accessed before initialization", "net::ERR", "api.comfy.org",
     "Connecting to 'https://huggingface.co", "Fetch API cannot load https://huggingface.co",
+    "method 'onNodeOutputsUpdated' {error: TypeError: Cannot read properties of null",
 )  # fmt: skip
 """Complaints of the frontend with no pack at all: user.css and the like are missing, the world outside is not there; of
-a template's model that is not installed it asks the size, which its own security policy forbids."""
+a template's model that is not installed it asks the size, which its own security policy forbids; its own
+extensions read the output null that ComfyUI 0.24 sends for a cached node."""
 WATCH_DEPRECATIONS = """ours => {
     Error.stackTraceLimit = 50;
     LiteGraph.alwaysRepeatWarnings = true;  // else the frontend's own use of a thing hides ours

@@ -101,7 +101,7 @@ def random_lora(pack, model, seed: int, rank: int = 3, size: float = 1.0) -> dic
     generator = torch.Generator().manual_seed(seed)
     weights = model.model.diffusion_model.state_dict()
     lora = {}
-    for path in pack.host.training.private_copy.module_names(model):
+    for path in sorted(pack.host.training.private_copy.module_names(model)):  # the host's order is that of a set
         if ".attn" in path and path.endswith((".to_q", ".to_k", ".to_v")):
             rows, columns = weights[f"{path}.weight"].shape
             down = torch.randn(rank, columns, generator=generator) * columns**-0.5
@@ -146,5 +146,5 @@ def predicted(pack, guider, x: torch.Tensor, sigma: float) -> torch.Tensor:
     run = lambda denoise, latent, on_step: denoise(x, torch.full((1,), sigma))  # noqa: E731
     sampler = pack.host.sampling.runs.RunSampler(run)
     sigmas = torch.tensor([sigma, sigma / 2])
-    out = comfy.samplers.CFGGuider.sample(guider, torch.zeros_like(x), x, sampler, sigmas, disable_pbar=True)
+    out = comfy.samplers.CFGGuider.sample(guider, torch.zeros_like(x), x, sampler, sigmas, disable_pbar=True, seed=0)
     return model.process_latent_in(out)

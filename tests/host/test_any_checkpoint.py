@@ -16,7 +16,10 @@ from tools.workflow_api import find_nodes, set_input
 
 FOLDER = Path(__file__).parents[1] / "workflows"
 DEADIFF = "DiffStyler - DEADiff style of a picture"
-EXCLUDED = {DEADIFF: "its weights fit SD1.5 alone; tests/host/test_deadiff.py has it with weights of its own"}
+EXCLUDED = {
+    DEADIFF: "its weights fit SD1.5 alone; tests/host/test_deadiff.py has it with weights of its own",
+    "DiffStyler - short clip": "it loads a video and saves one, which are not there; not yet run with other families",
+}
 FILES = [file for file in sorted(FOLDER.glob("*.json")) if file.stem not in EXCLUDED]
 SMALL = {
     "DiffStyler_ScalePicture": {"size": 64},

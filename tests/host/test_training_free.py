@@ -288,7 +288,7 @@ def test_a_style_that_does_not_fit_is_refused_before_any_work(scene, pack, seed)
         ({"layers": "6;7"}, "layers must be written like"),
         ({"layers": "1-3"}, "layers: 1 are to be used of style_features"),
         ({"strength": float("nan")}, "strength of style 1 must be a number"),
-        ({"mask": torch.ones(2, 8, 8)}, "mask of style 1: one mask"),
+        ({"mask": torch.full((1, 8, 8), 2.0)}, "mask of style 1: mask values lie in 0..1"),
     ],
 )
 def test_settings_that_are_none_are_refused_by_name(scene, changes, words):

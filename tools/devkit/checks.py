@@ -19,7 +19,7 @@ from .process import run_foreground
 from .reports import Counts, Outcome, read_junit, table
 
 CHECKERS = ("lint", "format", "walls", "types")
-SUITES = ("core", "host", "server", "browser")
+SUITES = ("core", "host", "device", "server", "browser")
 FRONTEND = "frontend"  # the browser tests marked every_frontend, on the newest frontend that was tried
 OLDER = "older"  # what a ComfyUI that is too old says
 PARTS = (*CHECKERS, *SUITES, FRONTEND)  # when none is named

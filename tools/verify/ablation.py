@@ -18,6 +18,7 @@ from tools.verify.scene import CONTENT, STYLE
 
 PAIRS = ((CONTENT, STYLE), ("content_bay.jpg", rp.STYLES[2]))
 VARIANTS = (rp.NOISE, rp.FEATURE, rp.ATTENTION, rp.ADAPTIVE, rp.PARTIAL, rp.FULL)
+KINDS = ("feature", "attention")
 PICTURES = Path(__file__).absolute().parents[2] / "demo" / "pictures"
 
 
@@ -50,9 +51,6 @@ def words_of(variant: rp.Variant, settings: rp.Settings) -> str:
         return f"features, {features} of {settings.steps} steps"
     mode = variant.settings["attention_mode"]
     return f"features, attention {mode} {'after ' if mode == 'adaptive' else ''}{attention} of {settings.steps}"
-
-
-KINDS = ("feature", "attention")
 
 
 def _seconds(result: PromptResult, title: str) -> float:

@@ -96,6 +96,10 @@ def sigmas_of(schedule: NoiseSchedule) -> Tensor:
     return torch.tensor([schedule.sigma(t) for t in (*schedule.timesteps, 0)], dtype=torch.float32)
 
 
+SEED = 0
+"""Our runs draw nothing. A model that does (unCLIP adds noise to a picture's embedding) draws the same in each."""
+
+
 def run_guider(
     guider: comfy.samplers.CFGGuider, latent: Tensor, run: Run, schedule: NoiseSchedule, steps: int, name: str = "step"
 ) -> Tensor:
@@ -105,7 +109,8 @@ def run_guider(
     """
     callback = latent_preview.prepare_callback(guider.model_patcher, steps)
     noise, sampler = torch.zeros_like(latent), RunSampler(run, name)
-    return guider.sample(noise, latent, sampler, sigmas_of(schedule), callback=callback, disable_pbar=True)
+    sigmas = sigmas_of(schedule)
+    return guider.sample(noise, latent, sampler, sigmas, callback=callback, disable_pbar=True, seed=SEED)
 
 
 def denoise_content(denoise: Denoiser, trajectory: Trajectory, step: int, like: Tensor) -> Tensor:
