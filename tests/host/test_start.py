@@ -48,7 +48,7 @@ GUIDERS = pytest.mark.parametrize("made", [applied, guided], ids=["Apply Injecti
 
 
 def path_at(model, trajectory, sigma):
-    """The content's path at a noise level, as a LATENT's samples: straight in (sigma, x), held beyond its first level."""
+    """The content's path at a noise level, as a LATENT's samples: straight in (sigma, x), z held above x_T's level."""
     own = [float(s) for s in bench.own_levels(trajectory)]
     z = trajectory.latents
     if sigma >= own[0]:
