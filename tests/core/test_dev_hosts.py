@@ -22,7 +22,7 @@ STATIC = "comfyui_frontend_package/static/"
         ([], None, None, checks.PARTS),
         (["host", "core"], None, None, ("host", "core")),
         ([], None, "newest", ("browser",)),
-        ([], "0.24.0", None, ("core", "host", "server", "browser")),
+        ([], "0.24.0", None, checks.SUITES),
         (["frontend"], "0.24.0", None, ("frontend",)),
         ([], "0.18.2", None, ("older",)),
         (["older"], "0.16.3", None, ("older",)),
