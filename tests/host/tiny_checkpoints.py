@@ -86,7 +86,14 @@ def make_checkpoint(family: str, seed: int) -> tuple[Any, Any, Any]:
 def load_stock_nodes() -> None:
     """Makes the host's own extra nodes of the bundled workflows known, as its server does at its start."""
     folder = Path(os.environ["COMFYUI_PATH"]) / "comfy_extras"
-    for name in ("nodes_custom_sampler", "nodes_images", "nodes_mask", "nodes_string", "nodes_primitive"):
+    for name in (
+        "nodes_custom_sampler",
+        "nodes_images",
+        "nodes_mask",
+        "nodes_string",
+        "nodes_primitive",
+        "nodes_train",
+    ):
         assert asyncio.run(host_nodes.load_custom_node(str(folder / f"{name}.py"), module_parent="comfy_extras")), name
 
 
