@@ -100,7 +100,7 @@ def between_words(between: Between, steps: int) -> str:
     """What happens between the captured levels, in words. Raises ValueError for another choice."""
     if between not in BETWEENS:
         raise ValueError(f"between must be one of {BETWEENS}, got {between!r:.100}.")
-    return f"for any sampler: its noise levels, {between} among the {steps} of the trajectory; x_T goes along"
+    return f"for any sampler: its noise levels, {between} among the {steps} of the trajectory"
 
 
 def injected(preset: Chosen, injection: InjectionSettings | None) -> tuple[InjectionSettings, str, bool]:

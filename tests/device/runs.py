@@ -59,7 +59,7 @@ class Path:
     def sampled(self, model: Any, features: Any) -> Results:
         """What each node that samples makes of a capture."""
         positive, prompts = self.prompts[0], (self.prompts[0], self.negative)
-        styles, trajectory = self.styles(), features.trajectory
+        styles, trajectory = two_styles(self.pack, self.loras, self.prompts, 32), features.trajectory
         injected = apply_bench.injected(self.pack, model, features)
         styled = apply_bench.styled(self.pack, model, features, styles)
         return {
@@ -70,19 +70,19 @@ class Path:
             "Apply Styles": apply_bench.at_own_levels(styled, trajectory, positive, self.negative),
         }
 
-    def styles(self) -> tuple:
-        """The first LoRA on the left half, both in turns on a quarter."""
-        left, corner = torch.zeros(1, 32, 32), torch.zeros(1, 32, 32)
-        left[..., :16] = 1.0
-        corner[:, :16, 16:] = 0.7
-        first = regions_bench.switch(self.pack, self.loras[0], end_percent=0.5)[0][0]
-        turns = {"start_percent": 0.5, "end_percent": 1.0, "previous": first}
-        both = regions_bench.switch(self.pack, self.loras[1], **turns)[0][0]
-        return steps.chain(
-            self.pack,
-            {"lora": self.loras[0], "positive": self.prompts[0], "mask": left},
-            {"lora": both, "positive": self.prompts[1], "mask": corner},
-        )
+
+def two_styles(pack: Any, loras: Any, prompts: Any, side: int) -> tuple:
+    """The first LoRA on the left half of a square, both in turns on a quarter."""
+    left, corner = torch.zeros(1, side, side), torch.zeros(1, side, side)
+    left[..., : side // 2] = 1.0
+    corner[:, : side // 2, side // 2 :] = 0.7
+    first = regions_bench.switch(pack, loras[0], end_percent=0.5)[0][0]
+    both = regions_bench.switch(pack, loras[1], start_percent=0.5, end_percent=1.0, previous=first)[0][0]
+    return steps.chain(
+        pack,
+        {"lora": loras[0], "positive": prompts[0], "mask": left},
+        {"lora": both, "positive": prompts[1], "mask": corner},
+    )
 
 
 def gap(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import apply_bench
 import full_size
 import pytest
-import regions_bench
 import steps
 import tiny
 import torch
 from absent_device import Seen, gradients
+from runs import two_styles
 
 STEPS = 2
 RANK = 3
@@ -75,22 +75,13 @@ class Scene:
         ends = {"feature_steps": STEPS, "attention_steps": STEPS}
         return steps.capture(self.pack, self.model, trajectory, self.empty, precision="fp16", **auto, **ends)
 
-    def styles(self) -> tuple:
-        """The first LoRA on the left half, both in turns on a quarter."""
-        left, corner = torch.zeros(1, 64, 64), torch.zeros(1, 64, 64)
-        left[..., :32] = 1.0
-        corner[:, :32, 32:] = 0.7
-        first = regions_bench.switch(self.pack, self.loras[0], end_percent=0.5)[0][0]
-        turns = {"start_percent": 0.5, "end_percent": 1.0, "previous": first}
-        both = regions_bench.switch(self.pack, self.loras[1], **turns)[0][0]
-        return steps.chain(
-            self.pack,
-            {"lora": self.loras[0], "positive": self.prompts[0], "mask": left},
-            {"lora": both, "positive": self.prompts[1], "mask": corner},
-        )
-
     def sampled(self, features: Any) -> torch.Tensor:
-        chosen = {"styles": self.styles(), "outside": "regenerate", "feature_steps": 1, "attention_steps": 1}
+        chosen = {
+            "styles": two_styles(self.pack, self.loras, self.prompts, 64),
+            "outside": "regenerate",
+            "feature_steps": 1,
+            "attention_steps": 1,
+        }
         return steps.sample(self.pack, self.model, features, self.prompts[0], self.negative, **chosen)
 
     def small(self, rows: int) -> float:
@@ -135,7 +126,14 @@ def test_invert_capture_regions_switch_and_apply(pack, absent, seed, measured, c
         assert samples.device.type == "cpu"
         taken = taken_by(features)
         scene.check(scene.seen(), measured, "regions and a switch", taken + scene.lora_bytes(), 0, 6)
-        model = apply_bench.styled(pack, scene.model, features, scene.styles(), feature_steps=1, attention_steps=1)
+        model = apply_bench.styled(
+            pack,
+            scene.model,
+            features,
+            two_styles(pack, scene.loras, scene.prompts, 64),
+            feature_steps=1,
+            attention_steps=1,
+        )
         apply_bench.at_own_levels(model, trajectory, scene.prompts[0], scene.negative)
         scene.check(scene.seen(), measured, "Apply Styles", taken + scene.lora_bytes(), 0, 4)
         model = apply_bench.injected(pack, scene.model, features, feature_steps=1, attention_steps=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from contextlib import contextmanager
 
+import apply_bench
 import comfy.model_patcher
 import comfy.supported_models
 import pytest
@@ -125,6 +126,18 @@ def refused(bench, *words, error=ValueError):
     missing = [word for word in words if word not in str(caught.value)]
     assert not missing, f"{missing} not in: {caught.value}"
     assert bench.evaluations == before, "the UNet ran before the error"
+
+
+def refused_by_every_node(pack, bench, model, trajectory, features, *words):
+    """By Invert, Capture, the sampler and Apply Injection, each before an evaluation."""
+    for run in (
+        lambda: bench.invert(model=model),
+        lambda: bench.capture(trajectory, model=model),
+        lambda: bench.sampler(features, model=model),
+        lambda: apply_bench.injected(pack, model, features),
+    ):
+        with refused(bench, *words):
+            run()
 
 
 def make_flux():

@@ -10,7 +10,7 @@ import steps
 import tiny
 import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
-from node_bench import EMPTY, refused
+from node_bench import EMPTY, refused, refused_by_every_node
 from probes import state_of
 from test_regions import SIZE, Scene, cells
 
@@ -124,14 +124,7 @@ def test_a_compiled_model_is_refused(pack, bench, how):
     features = bench.capture(trajectory)[0]
     model = getattr(Compiled, how)(bench.model)
     words = "model carries torch.compile", "stale", "from before TorchCompileModel"
-    with refused(bench, *words):
-        bench.invert(model=model)
-    with refused(bench, *words):
-        bench.capture(trajectory, model=model)
-    with refused(bench, *words):
-        bench.sampler(features, model=model)
-    with refused(bench, *words):
-        apply_bench.injected(pack, model, features)
+    refused_by_every_node(pack, bench, model, trajectory, features, *words)
     styles = steps.chain(pack, {"positive": EMPTY, "mask": None})
     with refused(bench, *words):
         pack.prompts.blend.BlendConditionings.execute(model=model, styles=styles, mask_grow=0, mask_feather=0)

@@ -9,7 +9,7 @@ import pytest
 import steps
 import tiny
 import torch
-from node_bench import EMPTY, refused
+from node_bench import EMPTY, refused, refused_by_every_node
 from probes import picture_of, state_of
 from test_neighbours_inside import captured, gap, half_and_half, sample
 from test_regions import SIZE, Scene
@@ -82,14 +82,7 @@ def test_context_windows_are_refused(pack, bench):
     features = bench.capture(trajectory)[0]
     model = windowed(bench.model)
     words = "model carries Context Windows", "frames_at_once", "from before that node"
-    with refused(bench, *words):
-        bench.invert(model=model)
-    with refused(bench, *words):
-        bench.capture(trajectory, model=model)
-    with refused(bench, *words):
-        bench.sampler(features, model=model)
-    with refused(bench, *words):
-        apply_bench.injected(pack, model, features)
+    refused_by_every_node(pack, bench, model, trajectory, features, *words)
     behind = windowed(apply_bench.injected(pack, bench.model, features))
     with refused(bench, "model of the sampler carries Context Windows"):
         apply_bench.ksampler(behind, EMPTY, EMPTY, tiny.make_latent(), count=2)

@@ -95,6 +95,15 @@ def test_at_its_own_level_x_T_is_taken_bit_for_bit(pack, scene):
     assert start(model, trajectory, torch.zeros(1), x_T, torch.tensor([0.0])) is x_T
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_x_T_is_not_mended_in_silence(pack, scene, value):
+    model, trajectory, x_T, *_ = scene
+    broken = x_T.clone()
+    broken[0, 0, 0, 0] = value
+    start = pack.host.sampling.start.on_the_path
+    assert start(model, trajectory, torch.zeros(1), broken, torch.tensor(MORE)) is broken
+
+
 def test_a_batch_of_x_T(pack, scene):
     """Repeat Latent Batch: every picture starts there; where one is another latent, all are left alone."""
     model, trajectory, x_T, *_ = scene

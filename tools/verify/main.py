@@ -21,6 +21,7 @@ import aiohttp
 from tools.comfy_client import PromptError, RequestFailed
 from tools.comfy_events import StreamClosed
 from tools.comfy_server import ComfyServer, ServerFailed
+from tools.comparison import run_main
 from tools.demo import require_pack
 from tools.demo_sheet import save_grid
 from tools.devkit.base import prepare_base
@@ -194,10 +195,4 @@ def version() -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (Failure, ServerFailed) as error:
-        sys.stderr.write(f"\n{error}\n")
-        sys.exit(1)
-    except KeyboardInterrupt:  # the server is stopped by now
-        sys.exit(130)
+    run_main(main)

@@ -27,6 +27,6 @@ def on_the_path(model: ModelPatcher, trajectory: Trajectory, noise: Tensor, late
     if first <= 0.0 or abs(math.log(first / schedule.sigma(schedule.timesteps[0]))) < SAME or noise.any():
         return latent
     known = model.model.process_latent_out(to_exploding(trajectory.noise, schedule)).to(latent)
-    if (latent - known).abs().max() > CLOSE * known.abs().max():
+    if not (latent - known).abs().max() <= CLOSE * known.abs().max():  # NaN is no x_T either
         return latent
     return model.model.process_latent_out(trajectory.exploding_at(first)).to(latent).expand_as(latent)
