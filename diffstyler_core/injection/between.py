@@ -17,6 +17,9 @@ from .taps import SiteTensors
 Held = Mapping[Site, SiteTensors]
 """What the content holds at each site of one noise level."""
 
+Used = Mapping[Site, frozenset[int]]
+"""By site, which of its tensors something is taken of: of q, k, v the numbers 0, 1, 2."""
+
 SAME = 1e-5
 """Distance in log sigma of two noise levels that are one, rounded to fp32 on different ways."""
 
@@ -66,12 +69,12 @@ class BetweenSteps(Mapping[Site, SiteTensors]):
 
     share: of ``beside``, in [0, 1]. Along the content's path hidden states, q and k are smooth functions of the noise
     level, so that the error of a straight line between two steps falls with the square of their distance.
-    device: where the blending is done.
+    used: by site, which of its tensors are taken by anyone; the others are left as ``nearest`` has them. None: all.
     """
 
-    def __init__(self, nearest: Held, beside: Held, share: float, device: torch.device) -> None:
+    def __init__(self, nearest: Held, beside: Held, share: float, used: Used | None = None) -> None:
         self._nearest, self._beside = nearest, beside
-        self._share, self._device = share, device
+        self._share, self._used = share, used
         self._blended: dict[Site, SiteTensors] = {}
 
     def __getitem__(self, site: Site) -> SiteTensors:
@@ -79,13 +82,18 @@ class BetweenSteps(Mapping[Site, SiteTensors]):
             return self._beside[site] if site in self._beside else self._nearest[site]
         if site not in self._blended:
             pairs = zip(self._nearest[site], self._beside[site], strict=True)
-            self._blended[site] = tuple(self._lerp(a, b) for a, b in pairs)
+            used = None if self._used is None else self._used[site]
+            self._blended[site] = tuple(
+                self._lerp(a, b) if used is None or i in used else a for i, (a, b) in enumerate(pairs)
+            )
         return self._blended[site]
 
     def _lerp(self, nearest: Tensor, beside: Tensor) -> Tensor:
         wide = torch.promote_types(nearest.dtype, beside.dtype)  # fp16 beside bf16, where one of them exceeds fp16
-        a, b = (tensor.to(self._device).to(wide) for tensor in (nearest, beside))
-        return torch.lerp(a, b, self._share)
+        return torch.lerp(nearest.to(wide), beside.to(wide), self._share)
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._nearest or site in self._beside
 
     def __iter__(self) -> Iterator[Site]:
         return iter({**self._nearest, **self._beside})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -87,11 +87,30 @@ class Capture(_Fields):
 
     __slots__ = ()
 
-    def at(self, step: int) -> Mapping[Site, SiteTensors]:
-        """What was taken at this step. Raises ValueError when the store is 'recompute'."""
+    def at(self, step: int, sites: Collection[Site] | None = None) -> dict[Site, SiteTensors]:
+        """What was taken at this step, of these sites or all. Raises ValueError when the store is 'recompute'."""
+        places = self._places(step, sites)
+        flat = self._stored().tensors(step, [i for place in places.values() for i in place])
+        return split(flat, tuple(places), self.request.values)
+
+    def nbytes_at(self, step: int, sites: Collection[Site] | None = None) -> int:
+        """What ``at`` takes, in bytes. Raises ValueError when the store is 'recompute'."""
+        return self._stored().nbytes_at(step, [i for place in self._places(step, sites).values() for i in place])
+
+    def _stored(self) -> Store:
         if self.store is None:
             raise ValueError("this capture stores nothing; it is recomputed while sampling.")
-        return split(self.store.tensors(step), self.request.sites_at(step), self.request.values)
+        return self.store
+
+    def _places(self, step: int, sites: Collection[Site] | None) -> dict[Site, range]:
+        """By site, which of the step's tensors are its own."""
+        places, start = {}, 0
+        for site in self.request.sites_at(step):
+            end = start + held_at(site, self.request.values)
+            if sites is None or site in sites:
+                places[site] = range(start, end)
+            start = end
+        return places
 
     def frames(self, start: int, stop: int) -> Capture:
         """The capture of some of the contents."""

@@ -42,6 +42,9 @@ class StyleID:
         if not 0.0 < self.temperature <= HOTTEST:
             raise ValueError(f"temperature must be a number above 0, at most {HOTTEST:g}, got {self.temperature}.")
 
+    takes = frozenset({1, 2})
+    """Of the style's q, k and v."""
+
     @property
     def takes_queries(self) -> bool:
         """Whether it needs the content's own queries."""
@@ -71,6 +74,11 @@ class SharedAttention:
 
     takes_queries = False
     adain_start = False
+
+    @property
+    def takes(self) -> frozenset[int]:
+        """Of the style's q, k and v."""
+        return frozenset({0, 1, 2} if self.normalise else {1, 2})
 
     def __post_init__(self) -> None:
         if self.mode not in SHARINGS:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
+from io import FileIO
+from math import prod
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import safetensors.torch
 import torch
@@ -19,6 +22,8 @@ from .taps import SiteTensors
 Storage = Literal["memory", "disk", "recompute"]
 STORAGES: tuple[Storage, ...] = ("memory", "disk", "recompute")
 
+PASSED_AT_ONCE = 1 << 20
+"""Bytes of a file that are read at once where they are only hashed."""
 AGAIN = "Capture again: change any input of the Capture node, or restart ComfyUI."
 
 
@@ -28,9 +33,21 @@ def bytes_of(tensors: SiteTensors) -> int:
 
 
 class Store(Protocol):
-    """Captured steps, wherever they are."""
+    """Captured steps, wherever they are. which: of a step's tensors the numbers, ascending; None: all of them.
 
-    def tensors(self, step: int) -> SiteTensors: ...
+    in_memory: whether the tensors that it hands out are its own, so that nothing is gained by asking early.
+    nbytes_at: what such tensors take until they are let go of. dtype: in which they are kept, but for single ones.
+    """
+
+    @property
+    def in_memory(self) -> bool: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def tensors(self, step: int, which: Sequence[int] | None = None) -> SiteTensors: ...
+
+    def nbytes_at(self, step: int, which: Sequence[int] | None = None) -> int: ...
 
     def require(self, step: int) -> None: ...
 
@@ -42,10 +59,20 @@ class MemoryStore(tuple[SiteTensors, ...]):
     """Per step, the tensors of its sites one after the other. A tuple, so that the host's cache counts it."""
 
     __slots__ = ()
+    in_memory = True
 
-    def tensors(self, step: int) -> SiteTensors:
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the first tensor."""
+        return self[0][0].dtype
+
+    def tensors(self, step: int, which: Sequence[int] | None = None) -> SiteTensors:
         """The flat tensors of one step."""
-        return self[step]
+        return self[step] if which is None else tuple(self[step][i] for i in which)
+
+    def nbytes_at(self, step: int, which: Sequence[int] | None = None) -> int:
+        """What tensors of one step take, in bytes."""
+        return bytes_of(self.tensors(step, which))
 
     def require(self, step: int) -> None:
         """What is in memory is there."""
@@ -60,10 +87,20 @@ class FrameStores(tuple["Store", ...]):
     """Stores of one group of contents (frames) after the other, read as one."""
 
     __slots__ = ()
+    in_memory = False
 
-    def tensors(self, step: int) -> SiteTensors:
-        """The flat tensors of one step, of all the contents."""
-        return tuple(_cat(parts) for parts in zip(*(store.tensors(step) for store in self), strict=True))
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the first store's first tensor."""
+        return self[0].dtype
+
+    def tensors(self, step: int, which: Sequence[int] | None = None) -> SiteTensors:
+        """The flat tensors of one step, of all the contents: copies that are made for the caller."""
+        return tuple(_cat(parts) for parts in zip(*(store.tensors(step, which) for store in self), strict=True))
+
+    def nbytes_at(self, step: int, which: Sequence[int] | None = None) -> int:
+        """What tensors of one step take, in bytes, of all the contents."""
+        return sum(store.nbytes_at(step, which) for store in self)
 
     def require(self, step: int) -> None:
         """Raises ValueError when a file of this step is gone or has another size. Nothing is read."""
@@ -83,9 +120,23 @@ class SomeFrames(NamedTuple):
     start: int
     stop: int
 
-    def tensors(self, step: int) -> SiteTensors:
+    @property
+    def in_memory(self) -> bool:
+        """As the store's own."""
+        return self.store.in_memory
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As the store's own."""
+        return self.store.dtype
+
+    def tensors(self, step: int, which: Sequence[int] | None = None) -> SiteTensors:
         """The flat tensors of one step, of these contents."""
-        return tuple(t[self.start : self.stop] for t in self.store.tensors(step))
+        return tuple(t[self.start : self.stop] for t in self.store.tensors(step, which))
+
+    def nbytes_at(self, step: int, which: Sequence[int] | None = None) -> int:
+        """As the store's own: its tensors stay whole for as long as a part of them is held."""
+        return self.store.nbytes_at(step, which)
 
     def require(self, step: int) -> None:
         """As the store's own."""
@@ -103,19 +154,40 @@ def _cat(parts: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([part.to(wide) for part in parts])
 
 
+class _Place(NamedTuple):
+    """Where in its step's file a tensor is, and what it is."""
+
+    start: int
+    dtype: torch.dtype
+    shape: torch.Size
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
 class _Written(NamedTuple):
     """What a step's file must be when it is read again."""
 
     size: int
     sha256: bytes
+    places: tuple[_Place, ...]
 
 
 class DiskStore:
     """Per step, one safetensors file in a folder of its own, which goes when the store goes.
 
-    Files are read whole, one step at a time, and never mapped into memory: a file that is cut while its tensors are
-    in use would end the process. A step that is not byte for byte what was written is refused.
+    Files are read, one step at a time, and never mapped into memory: a file that is cut while its tensors are in use
+    would end the process. A step that is not byte for byte what was written is refused, also where only some of its
+    tensors are asked for; those alone take memory.
     """
+
+    in_memory = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the first tensor."""
+        return self._written[0].places[0].dtype
 
     def __init__(self, folder: Path, steps: Iterable[SiteTensors]) -> None:
         try:
@@ -154,7 +226,8 @@ class DiskStore:
         return self.folder / f"step_{step:04d}.safetensors"
 
     def _write(self, step: int, tensors: SiteTensors) -> _Written:
-        data = safetensors.torch.save({f"{j:03d}": t.contiguous() for j, t in enumerate(tensors)})
+        named = {f"{j:03d}": t.contiguous() for j, t in enumerate(tensors)}
+        data = safetensors.torch.save(named)
         try:
             self._file(step).write_bytes(data)
         except OSError as error:
@@ -162,7 +235,7 @@ class DiskStore:
                 f"storage: step {step} of the capture could not be written to {self.folder} ({error}). "
                 "Free some space, capture fewer layers or steps, or choose memory or recompute."
             ) from error
-        return _Written(len(data), hashlib.sha256(data).digest())
+        return _Written(len(data), hashlib.sha256(data).digest(), _places(data, named))
 
     def require(self, step: int) -> None:
         """Raises ValueError when the file of a step is gone or has another size. Nothing is read."""
@@ -174,20 +247,70 @@ class DiskStore:
         if (found := file.stat().st_size) != size:
             raise _other(step, f"its file has {found} bytes instead of {size}")
 
-    def tensors(self, step: int) -> SiteTensors:
+    def tensors(self, step: int, which: Sequence[int] | None = None) -> SiteTensors:
         """The flat tensors of one step, read from its file.
 
         Raises ValueError when the file is gone, cannot be read, or is not the one that was written.
         """
         self.require(step)
+        written = self._written[step]
         try:
-            data = self._file(step).read_bytes()
+            with self._file(step).open("rb", buffering=0) as file:
+                reading = _Reading(file)
+                tensors = reading.tensors(self._places_of(step, which))
+                reading.pass_over(written.size)
         except OSError as error:
             raise ValueError(f"features: the captured step {step} cannot be read ({error}). {AGAIN}") from error
-        if hashlib.sha256(data).digest() != self._written[step].sha256:
+        if reading.sha256.digest() != written.sha256:
             raise _other(step, "its contents have changed")
-        named = safetensors.torch.load(data)
-        return tuple(named[name] for name in sorted(named))
+        return tensors
+
+    def nbytes_at(self, step: int, which: Sequence[int] | None = None) -> int:
+        """What tensors of one step take once they are read, in bytes."""
+        return sum(place.nbytes for place in self._places_of(step, which))
+
+    def _places_of(self, step: int, which: Sequence[int] | None) -> tuple[_Place, ...]:
+        places = self._written[step].places
+        return places if which is None else tuple(places[i] for i in which)
+
+
+class _Reading:
+    """A file from its start to its end: tensors read into their own memory, and the hash of all that went by."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file, self._at, self.sha256 = file, 0, hashlib.sha256()
+
+    def tensors(self, places: Sequence[_Place]) -> SiteTensors:
+        """The tensors at these places, in their order here."""
+        found = {}
+        for place in sorted(places):
+            self.pass_over(place.start)
+            raw = torch.empty(place.nbytes, dtype=torch.uint8)
+            self._fill(raw.numpy().data)
+            found[place] = raw.view(place.dtype).view(place.shape)
+        return tuple(found[place] for place in places)
+
+    def pass_over(self, end: int) -> None:
+        """Goes on to a place of the file and keeps nothing."""
+        passed = memoryview(bytearray(min(PASSED_AT_ONCE, max(end - self._at, 0))))
+        while self._at < end and self._fill(passed[: end - self._at]):
+            pass
+
+    def _fill(self, into: memoryview) -> int:
+        """How many bytes there were; less than asked for only at the end of a file that was cut meanwhile."""
+        filled = 0
+        while filled < len(into) and (count := self._file.readinto(into[filled:])):
+            filled += count
+        self.sha256.update(into[:filled])
+        self._at += filled
+        return filled
+
+
+def _places(data: bytes, named: dict[str, Tensor]) -> tuple[_Place, ...]:
+    """Where safetensors put each tensor, by its header."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(data[8:start])
+    return tuple(_Place(start + header[name]["data_offsets"][0], t.dtype, t.shape) for name, t in named.items())
 
 
 def _other(step: int, what: str) -> ValueError:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.model_sampling
+import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
 from comfy.model_patcher import ModelPatcher
@@ -26,6 +29,12 @@ def unet_of(model: ModelPatcher) -> UNetModel:
             "Transformer models such as Flux or SD3 have no decoder layers to capture; load another checkpoint."
         )
     return unet
+
+
+def computing_dtype(base: Any) -> torch.dtype:
+    """The number format in which a model of the host's (a BaseModel) computes, whatever its weights are kept in."""
+    dtype: torch.dtype = base.manual_cast_dtype or base.get_dtype()
+    return dtype
 
 
 CACHES = {"EasyCacheHolder": "EasyCache", "LazyCacheHolder": "LazyCache"}

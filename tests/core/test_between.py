@@ -63,7 +63,7 @@ def test_the_path_at_a_level(schedule):
 def test_tensors_between_two_steps():
     near, far = ({site: tuple(torch.randn(1, 3, 2) for _ in range(n)) for site, n in ((A, 1), (B, 2))} for _ in "ab")
     far[C] = (torch.ones(1, 3, 2),)
-    both = BetweenSteps(near, far, 0.25, torch.device("cpu"))
+    both = BetweenSteps(near, far, 0.25)
     assert set(both) == {A, B, C}
     assert len(both) == 3
     for site in (A, B):
@@ -79,6 +79,6 @@ def test_tensors_between_two_steps():
 def test_beyond_fp16_beside_fp16_stays_finite():
     """A step whose tensors exceed fp16 is kept in bf16."""
     near, far = {A: (torch.tensor([60000.0]).half(),)}, {A: (torch.tensor([80000.0]).bfloat16(),)}
-    (blended,) = BetweenSteps(near, far, 0.5, torch.device("cpu"))[A]
+    (blended,) = BetweenSteps(near, far, 0.5)[A]
     assert blended.dtype == torch.float32
     assert blended.item() == pytest.approx(70000.0, rel=0.01)

@@ -99,10 +99,10 @@ def test_a_cut_step_is_found_before_the_run(tmp_path):
 def test_a_step_that_cannot_be_read_is_an_error_with_a_name(tmp_path, monkeypatch):
     store = DiskStore(tmp_path / "capture", drawn(1))
 
-    def broken(path):
+    def broken(path, *_mode, **_more):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", broken)
+    monkeypatch.setattr(Path, "open", broken)
     with pytest.raises(ValueError, match=r"features: the captured step 1 cannot be read .*denied.*Capture again"):
         store.tensors(1)
 

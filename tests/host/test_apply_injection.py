@@ -135,7 +135,7 @@ def test_interpolated_lies_between_two_levels(scene, measured, share):
     level = between.Level.of(schedule, sigma, exactly=True)
     stored = scene.capture(feature_steps=4)
     near, far = stored.at(level.step), stored.at(level.beside)
-    blended = between.BetweenSteps(near, far, level.share, torch.device("cpu"))
+    blended = between.BetweenSteps(near, far, level.share)
     for site, held in blended.items():
         for mine, a, b in zip(held, near[site], far[site], strict=True):
             torch.testing.assert_close(mine, a + level.share * (b - a), rtol=1e-5, atol=1e-5)

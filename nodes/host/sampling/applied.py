@@ -32,7 +32,7 @@ def applied(
     model: ModelPatcher, trajectory: Trajectory, composition: Composition, between: Between, name: str
 ) -> ModelPatcher:
     """A clone of the MODEL under which any sampler predicts what the composition's branches do. name: the node's."""
-    patch, patched = AppliedBranches(trajectory, composition, between, name), model.clone()
+    patch, patched = AppliedBranches(model, trajectory, composition, between, name), model.clone()
     for kind, wrapper in patch.wrappers().items():
         patched.add_wrapper_with_key(kind, APPLIED, wrapper)
     return patched
@@ -51,10 +51,12 @@ def require_no_hooks(styles: Styles, name: str) -> None:
 class AppliedBranches:
     """The host's wrappers of one patch. It knows no run: each puts its ``BranchRun`` on its own options."""
 
-    def __init__(self, trajectory: Trajectory, composition: Composition, between: Between, name: str) -> None:
+    def __init__(
+        self, model: ModelPatcher, trajectory: Trajectory, composition: Composition, between: Between, name: str
+    ) -> None:
         self.name = name
         self._trajectory, self._composition, self._between = trajectory, composition, between
-        self._own = OwnPrompts(composition.branches)
+        self._own = OwnPrompts(model, composition.branches, between)
 
     def wrappers(self) -> dict[str, Callable[..., Any]]:
         """By the host's kind."""
@@ -104,7 +106,7 @@ class AppliedBranches:
     def _prepare(
         self, executor: Any, model: ModelPatcher, noise_shape: Any, conds: Prompts, *args: Any, **kw: Any
     ) -> Any:
-        """The host also loads what the patch's own prompts need, and counts it."""
+        """The host also loads what the patch's own prompts need, and counts it and the contents' features."""
         ready, _, models = executor(model, noise_shape, {**conds, **self._raw()}, *args, **kw)
         return ready, conds, models
 
@@ -128,11 +130,14 @@ class AppliedBranches:
         comfy.samplers.preprocess_conds_hooks(asked)
         branches = self._composition.branches
         prompts, contents = self._own.of_branches(raw, asked, setting), self._own.of_contents(raw, setting)
-        run = BranchRun(model, self._trajectory, branches, prompts, contents, self._between)
+        run = BranchRun(setting, self._trajectory, branches, prompts, contents, self._between)
         options = comfy.model_patcher.create_model_options_clone(extra_args["model_options"])
         options["transformer_options"][APPLIED] = run, guider.conds
         extra_args = {**extra_args, "model_options": options}
-        return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kw)
+        try:
+            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kw)
+        finally:
+            run.close()
 
     def _predict(
         self, executor: Any, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None

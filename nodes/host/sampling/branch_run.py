@@ -8,17 +8,20 @@ from typing import Any, Literal, NamedTuple
 import comfy.patcher_extension
 import comfy.samplers
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....diffstyler_core.diffusion.trajectory import Trajectory
-from ....diffstyler_core.injection.between import BetweenSteps, Held, Level
+from ....diffstyler_core.injection.between import Held, Level, Used
 from ....diffstyler_core.injection.reference import ReferenceTap
 from ....diffstyler_core.injection.taps import Injector, Recorder, Tap
 from ..checks.conditioning import Conditioning
-from .branches import Branch, Content, Injected, Referenced
+from .branches import Branch, Content, Injected, Referenced, contents_of, used_of
 from .controls import Processed
 from .forward import Acting, Options, acting_options
 from .fusion import BranchStep, Prompts
+from .held import HeldSteps, Needs, Step
+from .room import features_room
 
 Between = Literal["interpolated", "nearest"]
 BETWEENS: tuple[Between, ...] = ("interpolated", "nearest")
@@ -53,18 +56,22 @@ class Setting(NamedTuple):
 
 
 class OwnPrompts:
-    """The prompts that a run has beside its sampler's: the branches' own, and those of the recomputed contents."""
+    """The prompts that a run has beside its sampler's: the branches' own, and those of the recomputed contents.
 
-    def __init__(self, branches: Sequence[Branch]) -> None:
+    One more, without a prompt, has the host leave room on the device for what the contents hold there.
+    """
+
+    def __init__(self, model: ModelPatcher, branches: Sequence[Branch], between: Between = "nearest") -> None:
         self._branches = branches
-        contents = dict.fromkeys(content for branch in branches for content in branch.contents())
-        self._recomputed = tuple(content for content in contents if content.capture.store is None)
+        self._recomputed = tuple(content for content in contents_of(branches) if content.capture.store is None)
+        self._room = features_room(model, branches, between == "interpolated")
 
     def conditionings(self) -> dict[str, Conditioning]:
         """Each under a name of its own."""
         own = {_style(i): branch.positive for i, branch in enumerate(self._branches) if branch.positive is not None}
         contents = {_content(i): content.capture.source.conditioning for i, content in enumerate(self._recomputed)}
-        return {**own, **contents}  # type: ignore[dict-item]  # opaque in the core
+        room = {"features": self._room.conditioning()} if self._room.nbytes else {}
+        return {**own, **contents, **room}  # type: ignore[dict-item]  # opaque in the core
 
     def of_branches(self, raw: Mapping[str, Processed], asked: Prompts, setting: Setting) -> dict[int, Prompts]:
         """By number of the branch: its own prompt and the run's negative, as a run of their own.
@@ -89,31 +96,43 @@ class OwnPrompts:
 
 
 class BranchRun:
-    """What every branch does at the noise levels of one run. It is made for a run and ends with it.
+    """What every branch does at the noise levels of one run. It is made for a run; ``close`` ends it.
 
     prompts: by number of the branch, its own. contents: of each recomputed content, its prompt and its MODEL's options.
     """
 
     def __init__(
         self,
-        model: Any,
+        setting: Setting,
         trajectory: Trajectory,
         branches: Sequence[Branch],
         prompts: Mapping[int, Prompts],
         contents: Mapping[Content, tuple[Processed, Options]],
         between: Between = "nearest",
     ) -> None:
-        self._model, self._trajectory, self._branches = model, trajectory, branches
+        self._model, self._trajectory, self._branches = setting.model, trajectory, branches
         self._prompts, self._contents, self._between = prompts, contents, between
+        self._sigmas = setting.sigmas[:-1].cpu().clone()  # of the evaluations; uni_pc writes into its levels
+        self._stored = HeldSteps(setting.model, setting.device)
         self._level: Level | None = None
         self._held: dict[Content, Held] = {}
+
+    def close(self) -> None:
+        """Forgets what the contents hold; nothing of it stays on the device, and no thread."""
+        self._level, self._held = None, {}
+        self._stored.close()
 
     def at(self, sigma: float, asked: Prompts, x: Tensor) -> list[BranchStep]:
         """Every branch at a noise level; those with the same content and plan share one tap.
 
         asked: the run's own prompts, for branches without any. x: a latent of the run.
         """
-        level = Level.of(self._trajectory.schedule, sigma, self._between == "interpolated")
+        level = self._level_at(sigma)
+        if level != self._level:
+            self._level, self._held = level, {}
+            after = next_level(self._sigmas, sigma)
+            later = self._needed(self._level_at(after)) if after else {}
+            self._stored.go_to(self._needed(level), later, x)
         taps: dict[tuple[Injected | None, Referenced | None], Tap | None] = {}
         out = []
         for i, branch in enumerate(self._branches):
@@ -123,6 +142,21 @@ class BranchRun:
             prompts = self._prompts.get(i) or asked
             out.append(BranchStep(branch.share, prompts, Acting(branch.lora.at(level.step), taps[acts])))
         return out
+
+    def _level_at(self, sigma: float) -> Level:
+        return Level.of(self._trajectory.schedule, sigma, self._between == "interpolated")
+
+    def _needed(self, level: Level) -> Needs:
+        """Of the stored contents' steps that a level lies at or between."""
+        needs = {}
+        for content in contents_of(self._branches):
+            if content.capture.store is not None:
+                used = used_of(content, self._branches, level.step, level.t)
+                for step in (level.step,) if level.beside is None else (level.step, level.beside):
+                    taken = content.capture.request.sites_at(step)
+                    if own := {site: which for site, which in used.items() if site in taken}:
+                        needs[Step(content, step)] = own
+        return needs
 
     def _tap(self, branch: Branch, level: Level, x: Tensor) -> Tap | None:
         """What a branch's content injects at a level, and its style's own picture on top of that."""
@@ -141,17 +175,16 @@ class BranchRun:
 
     def _held_by(self, content: Content, level: Level, x: Tensor) -> Held:
         """What the content's own run holds at this level: as stored, or recomputed once as one more UNet row."""
-        if self._level != level:
-            self._level, self._held = level, {}
         if content not in self._held:
+            used = used_of(content, self._branches, level.step, level.t)
             stored = content.capture.store is not None
-            self._held[content] = _stored(content, level, x) if stored else self._recompute(content, level, x)
+            held = self._stored.at(content, level, used) if stored else self._recompute(content, level, used, x)
+            self._held[content] = held
         return self._held[content]
 
-    def _recompute(self, content: Content, level: Level, x: Tensor) -> Held:
+    def _recompute(self, content: Content, level: Level, used: Used, x: Tensor) -> Held:
         """One evaluation of the content there, under the patches of the MODEL that Capture was given."""
-        sites = frozenset().union(*(branch.asks(content, level.step, level.t) for branch in self._branches))
-        recorder = Recorder(sites, values=content.capture.request.values)
+        recorder = Recorder(frozenset(used), values=content.capture.request.values)
         prompt, options = self._contents[content]
         path = level.exploding(content.capture.trajectory).to(x)
         comfy.samplers.calc_cond_batch(
@@ -162,13 +195,6 @@ class BranchRun:
             acting_options(options, Acting(content.lora.at(level.step), recorder)),
         )
         return recorder.taken
-
-
-def _stored(content: Content, level: Level, x: Tensor) -> Held:
-    capture = content.capture
-    if level.beside is None or not capture.request.sites_at(level.beside):
-        return capture.at(level.step)
-    return BetweenSteps(capture.at(level.step), capture.at(level.beside), level.share, x.device)
 
 
 def options_of(model: Any, device: torch.device, sigmas: Tensor) -> Options:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....diffstyler_core.diffusion.trajectory import Trajectory
+from ....diffstyler_core.injection.between import Used
 from ....diffstyler_core.injection.capture import Capture
 from ....diffstyler_core.injection.plan import InjectionPlan
 from ....diffstyler_core.injection.reference import ReferencePlan
@@ -55,6 +57,19 @@ def _walk(trajectory: Trajectory) -> str:
     return f"{schedule.steps} steps" + (f" from t = {schedule.timesteps[0]}" if schedule.skipped else "")
 
 
+FEATURE = QUERIES = frozenset({0})
+QUERIES_AND_KEYS = frozenset({0, 1})
+
+
+def together(used: Iterable[Used]) -> Used:
+    """What is used by any."""
+    out: dict[Site, frozenset[int]] = {}
+    for own in used:
+        for site, which in own.items():
+            out[site] = out.get(site, frozenset()) | which
+    return out
+
+
 class Injected(NamedTuple):
     """What is injected into a branch's rows, and when."""
 
@@ -85,16 +100,18 @@ class Branch:
     injected: Injected | None = None
     reference: Referenced | None = None
 
-    def asks(self, content: Content, step: int, t: float) -> frozenset[Site]:
-        """The sites that this branch takes something of, of a content or style's picture at a step."""
-        sites: frozenset[Site] = frozenset()
+    def asks(self, content: Content, step: int, t: float) -> Used:
+        """What this branch takes of a content or style's picture at a step: by site, of q, k and v (a feature is 0)."""
+        used: list[Used] = []
         looked_at = frozenset() if self.reference is None else self.reference.plan.sites_at(step)
         if self.injected is not None and self.injected.content is content:
-            queries = self.reference is not None and self.reference.plan.method.takes_queries
-            sites |= self.injected.plan.sites_at(step, t) | (looked_at if queries else frozenset())
+            sites = self.injected.plan.sites_at(step, t)
+            used.append({site: FEATURE if site.kind == "feature" else QUERIES_AND_KEYS for site in sites})
+            if self.reference is not None and self.reference.plan.method.takes_queries:
+                used.append(dict.fromkeys(looked_at, QUERIES))
         if self.reference is not None and self.reference.style is content:
-            sites |= looked_at
-        return sites
+            used.append(dict.fromkeys(looked_at, self.reference.plan.method.takes))
+        return together(used)
 
     def contents(self) -> tuple[Content, ...]:
         """The content and the style's picture, where there are any."""
@@ -121,6 +138,16 @@ class Composition(NamedTuple):
         """Forgets what a run put on the computing device."""
         for branch in self.branches:
             branch.release()
+
+
+def contents_of(branches: Sequence[Branch]) -> tuple[Content, ...]:
+    """The contents and styles' pictures of all branches, each once."""
+    return tuple(dict.fromkeys(content for branch in branches for content in branch.contents()))
+
+
+def used_of(content: Content, branches: Sequence[Branch], step: int, t: float) -> Used:
+    """What any of the branches takes of a content at a step."""
+    return together(branch.asks(content, step, t) for branch in branches)
 
 
 def require_same_size(content: Content, run: Trajectory, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.auto import ALL, AUTO, auto_layers, fine_layers, texture_layers
 from ....diffstyler_core.injection.capture import CaptureRequest, flatten
 from ....diffstyler_core.injection.keeper import Keeper, require_finite
-from ....diffstyler_core.injection.sites import Kind, parse_layers
+from ....diffstyler_core.injection.sites import Kind, Site, parse_layers
 from ....diffstyler_core.injection.store import DiskStore, FrameStores, MemoryStore, Storage
 from ....diffstyler_core.injection.taps import Recorder, SiteTensors, held_at
 from ..checks.conditioning import Conditioning
@@ -148,20 +148,31 @@ def bytes_needed(
     model: ModelPatcher, request: CaptureRequest, content: Tensor, conditioning: Conditioning, dtype: torch.dtype
 ) -> int:
     """What a capture of contents [B, C, h, w] takes in all its steps, in bytes, exactly."""
+    numbers = numbers_at(model, (*request.feature_sites, *request.attention_sites), content, conditioning)
+    sites = (site for step in range(request.steps()) for site in request.sites_at(step))
+    return sum(sum(numbers[site][: held_at(site, request.values)]) for site in sites) * dtype.itemsize
+
+
+def numbers_at(
+    model: ModelPatcher, sites: Iterable[Site], content: Tensor, conditioning: Conditioning
+) -> dict[Site, tuple[int, ...]]:
+    """By site, how many numbers its tensors have for contents [B, C, h, w]: (hidden,) or (q, k, v)."""
     unet, strides = unet_of(model), layout_of(model).strides
     frames, _, *size = content.shape
-    tokens, total = int(conditioning[0][0].shape[1]), 0
-    for site in (site for step in range(request.steps()) for site in request.sites_at(step)):
-        cells = math.prod(-(-side // strides[site.layer]) for side in size)
+    tokens = int(conditioning[0][0].shape[1])
+    numbers: dict[Site, tuple[int, ...]] = {}
+    for site in sites:
+        cells = frames * math.prod(-(-side // strides[site.layer]) for side in size)
         if site.kind == "feature":
-            total += cells * unet.output_blocks[site.layer][0].out_channels
+            numbers[site] = (cells * unet.output_blocks[site.layer][0].out_channels,)
             continue
         attention = next(m for m in unet.output_blocks[site.layer] if isinstance(m, SpatialTransformer))
         block = attention.transformer_blocks[site.depth]
         own = site.kind == "self-attention"
         width = (block.attn1 if own else block.attn2).to_q.weight.shape[0]
-        total += width * (cells * held_at(site, request.values) if own else cells + tokens)
-    return total * frames * dtype.itemsize
+        keys = cells if own else frames * tokens
+        numbers[site] = width * cells, width * keys, width * keys
+    return numbers
 
 
 def require_room(storage: Storage, needed: int, frames: int, wide: bool) -> None:

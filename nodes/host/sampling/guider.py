@@ -43,7 +43,7 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         self._trajectory = trajectory
         self._composition = composition
         self._branches, self._kept = composition
-        self._own = OwnPrompts(self._branches)
+        self._own = OwnPrompts(model, self._branches)
         self._run: BranchRun | None = None
         self._x0: Tensor | None = None  # what the model last said of the picture
 
@@ -114,12 +114,13 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         start = self.inner_model.process_latent_in(latent_image) if latent_image.any() else latent_image
         setting = Setting(self.inner_model, noise, start, device, sigmas, denoise_mask, seed, latent_shapes)
         prompts, contents = self._own.of_branches(apart, self.conds, setting), self._own.of_contents(apart, setting)
-        self._run = BranchRun(self.inner_model, self._trajectory, self._branches, prompts, contents)
+        self._run = BranchRun(setting, self._trajectory, self._branches, prompts, contents)
         try:
             return super().inner_sample(
                 noise, latent_image, device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, latent_shapes
             )
         finally:
+            self._run.close()
             self.conds.update(apart)  # the host cleans up after every conditioning that it prepared
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> Tensor:

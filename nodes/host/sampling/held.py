@@ -1,0 +1,184 @@
+"""What stored captures hold at the noise levels of a run, on the computing device: each step is brought there once.
+
+On the CPU nothing is copied; tensors of another number format than the model's are cast once a level. On a GPU all that
+a level takes sets out when it begins, on a stream of the host's for weights beside the computing, which waits for it
+where the first of it is used, in the decoder. Before that, while the level before is computed, a thread reads it from
+disk and puts it into pinned memory, where the host pins its own weights.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import comfy.model_management as management
+import torch
+from torch import Tensor
+
+from ....diffstyler_core.injection.ahead import ReadAhead, Reading
+from ....diffstyler_core.injection.between import BetweenSteps, Held, Level, Used
+from ....diffstyler_core.injection.sites import Site
+from ....diffstyler_core.injection.taps import SiteTensors
+from ..model import computing_dtype
+from .branches import Content
+
+log = logging.getLogger(__name__)
+
+
+class Step(NamedTuple):
+    """A captured step of a content."""
+
+    content: Content
+    step: int
+
+
+Needs = Mapping[Step, Used]
+"""Which tensors of which captured steps a noise level takes."""
+
+
+class HeldSteps:
+    """The captured steps of one run on its computing device. ``close`` leaves nothing there, and ends the thread.
+
+    model: the host's BaseModel of the run.
+    """
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self._model, self._device = model, device
+        self._pinning = management.is_device_cuda(device) and management.MAX_PINNED_MEMORY > 0
+        self._ahead: ReadAhead[tuple[Step, frozenset[Site]], dict[Site, SiteTensors]] = ReadAhead()
+        self._there: dict[Step, tuple[dict[Site, SiteTensors], dict[Site, frozenset[int]]]] = {}
+        self._stream: Any = None
+
+    def go_to(self, needed: Needs, later: Needs, latent: Tensor) -> None:
+        """Brings what a level needs; what is there already and needed at the next stays, where there is room for it.
+
+        needed: of this level. later: of the run's next one, which is read ahead. latent: of the run, [B, C, h, w].
+        """
+        self._arrive()
+        staying = self._there.keys() & later.keys() - needed.keys()
+        if staying and not has_room(self._model, self._device, latent):
+            staying = set()
+        self._there = {step: held for step, held in self._there.items() if step in needed or step in staying}
+        lacking = self._lacking(needed)
+        self._stream = self._side_stream() if lacking else None
+        for step, used in lacking.items():
+            read = self._ahead.take((step, frozenset(used)), self._reading(step, used))
+            sent = {site: _each(tensors, used[site], self._sent) for site, tensors in read.items()}
+            tensors, known = self._there.get(step, ({}, {}))
+            self._there[step] = {**tensors, **sent}, {**known, **used}
+        coming = self._lacking(later).items()
+        readings = {(step, frozenset(used)): self._reading(step, used) for step, used in coming}
+        self._ahead.expect({key: reading for key, reading in readings.items() if self._pinning or not _own(key[0])})
+
+    def at(self, content: Content, level: Level, used: Used) -> Held:
+        """What a content holds at the level that was gone to, in the number format that the model computes in."""
+        nearest, _ = self._there.get(Step(content, level.step), ({}, {}))
+        held: Held = nearest
+        if level.beside is not None and Step(content, level.beside) in self._there:
+            held = BetweenSteps(nearest, self._there[Step(content, level.beside)][0], level.share, used)
+        return _InFormat(held, used, computing_dtype(self._model), self._arrive)
+
+    def close(self) -> None:
+        """Forgets everything and ends the thread."""
+        self._arrive()
+        self._there = {}
+        self._ahead.close()
+
+    def _lacking(self, needs: Needs) -> dict[Step, dict[Site, frozenset[int]]]:
+        """What of all that is not there."""
+        lacking = {}
+        for step, used in needs.items():
+            _, known = self._there.get(step, ({}, {}))
+            missing = {site: which for site, which in used.items() if not which <= known.get(site, frozenset())}
+            if missing:
+                lacking[step] = missing
+        return lacking
+
+    def _reading(self, step: Step, used: Used) -> Reading[dict[Site, SiteTensors]]:
+        return Reading(step.content.capture.nbytes_at(step.step, used), partial(self._read, step, used))
+
+    def _read(self, step: Step, used: Used) -> dict[Site, SiteTensors]:
+        """From disk or memory; in the thread, where it is read ahead."""
+        held = step.content.capture.at(step.step, used)
+        if self._pinning:
+            for site in held:
+                held[site] = _each(held[site], used[site], self._pinned)
+        return held
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """A copy in memory that the device reads by itself; the tensor where the system gives none."""
+        try:
+            return tensor.pin_memory() if self._pinning else tensor
+        except RuntimeError as error:
+            log.warning("captured features are copied from memory that is not pinned: %s", error)
+            self._pinning = False
+            return tensor
+
+    def _side_stream(self) -> Any:
+        """The host's for weights, None where it uses none. What is copied on it may overwrite freed memory of the
+        computing, which therefore comes first."""
+        stream = management.get_offload_stream(self._device) if self._pinning else None
+        if stream is not None:
+            stream.wait_stream(management.current_stream(self._device))
+        return stream
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """On the device or on its way there. Its memory is the computing's own."""
+        if tensor.device == self._device:
+            return tensor
+        there = torch.empty_like(tensor, device=self._device)
+        return management.cast_to(
+            tensor,
+            device=self._device,
+            non_blocking=management.device_supports_non_blocking(self._device),
+            stream=self._stream,
+            r=there,
+        )
+
+    def _arrive(self) -> None:
+        """From here on the computing waits for what is on its way."""
+        stream, self._stream = self._stream, None
+        management.sync_stream(self._device, stream)
+
+
+class _InFormat(Mapping[Site, SiteTensors]):
+    """The sites that are used, in a number format; each is made once, when it is first asked for."""
+
+    def __init__(self, held: Held, used: Used, dtype: torch.dtype, arrive: Callable[[], None]) -> None:
+        self._held, self._used = held, {site: which for site, which in used.items() if site in held}
+        self._dtype, self._arrive = dtype, arrive
+        self._made: dict[Site, SiteTensors] = {}
+
+    def __getitem__(self, site: Site) -> SiteTensors:
+        if site not in self._made:
+            self._arrive()
+            self._made[site] = _each(self._held[site], self._used[site], lambda tensor: tensor.to(self._dtype))
+        return self._made[site]
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._used
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._used)
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+
+def has_room(model: Any, device: torch.device, latent: Tensor) -> bool:
+    """Whether the host has memory left on the device beside what it plans for a batch of prompt and negative."""
+    rows, *shape = latent.shape
+    planned = model.memory_required([2 * rows, *shape]) + management.extra_reserved_memory()
+    return management.get_free_memory(device) > max(planned, management.minimum_inference_memory())
+
+
+def _own(step: Step) -> bool:
+    store = step.content.capture.store
+    return store is not None and store.in_memory
+
+
+def _each(tensors: SiteTensors, which: frozenset[int], change: Callable[[Tensor], Tensor]) -> SiteTensors:
+    """Those of them that are used, changed; the others as they are."""
+    return tuple(change(tensor) if i in which else tensor for i, tensor in enumerate(tensors))
