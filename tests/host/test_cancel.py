@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import comfy.model_management as management
 import comfy.sd
 import pytest
@@ -21,8 +23,9 @@ def made(shared_bench):
 
 @pytest.fixture(autouse=True)
 def nothing_left(host_folders):
-    """No file in models/loras or temp after a cancelled run, and no interrupt that waits for the next one."""
+    """No file in models/loras or temp after a cancelled run, no thread, and no interrupt that waits for the next."""
     yield
+    assert [thread.name for thread in threading.enumerate() if "read-ahead" in thread.name] == []
     left = [n for folder in ("loras", "temp") for n in files_below(host_folders / folder)]
     assert [n for n in left if n not in ("DiffStyler", "diffstyler")] == []
     assert not management.processing_interrupted()
@@ -34,6 +37,10 @@ RUNS = {
     "capture": (lambda bench, made: bench.capture(made["trajectory"]), STEPS),
     "capture on disk": (lambda bench, made: bench.capture(made["trajectory"], storage="disk"), STEPS),
     "sampler": (lambda bench, made: bench.sampler(made["features"]), STEPS),
+    "sampler, from disk": (
+        lambda bench, made: bench.sampler(bench.capture(made["trajectory"], storage="disk")[0]),
+        2 * STEPS,
+    ),
     "sampler, recomputing": (
         lambda bench, made: bench.sampler(bench.capture(made["trajectory"], storage="recompute")[0]),
         2 * STEPS,
