@@ -41,7 +41,7 @@ def server(tmp_path_factory):
     base = tmp_path_factory.mktemp("base")
     (base / "custom_nodes" / "probes").mkdir(parents=True)
     (base / "custom_nodes" / "probes" / "__init__.py").write_text(PROBES)
-    with pack_server(base) as running:
+    with pack_server(base, lora_folder=True) as running:
         yield running
 
 

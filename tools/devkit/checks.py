@@ -82,7 +82,8 @@ class Checks:
         packages = ["diffstyler/__init__.py", "diffstyler/nodes", "diffstyler/diffstyler_core"]
         pack = self._checker("types", [*mypy, *packages], link.parent)
         tools = self._checker("types", [*mypy, "--explicit-package-bases", "tools"], self.root)
-        return pack if pack.state == "FAILED" else tools
+        examples = self._checker("types", [*mypy, "--explicit-package-bases", "."], self.root / "examples")
+        return next((outcome for outcome in (pack, tools, examples) if outcome.state == "FAILED"), examples)
 
     def _checker(self, part: str, arguments: Sequence[str], cwd: Path) -> Outcome:
         code = self._python(arguments, cwd)
