@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import av
 import folder_paths
 import numpy as np
 import pytest
@@ -18,11 +19,11 @@ FOLDER = Path(__file__).parents[1] / "workflows"
 DEADIFF = "DiffStyler - DEADiff style of a picture"
 EXCLUDED = {
     DEADIFF: "its weights fit SD1.5 alone; tests/host/test_deadiff.py has it with weights of its own",
-    "DiffStyler - short clip": "it loads a video and saves one, which are not there; not yet run with other families",
 }
 FILES = [file for file in sorted(FOLDER.glob("*.json")) if file.stem not in EXCLUDED]
 SMALL = {
     "DiffStyler_ScalePicture": {"size": 64},
+    "DiffStyler_ExampleClip": {"frames": 2},
     "EmptyLatentImage": {"width": 64, "height": 64},
     "DiffStyler_TrainStyleLoRA": {"steps": 1, "resolution": 64, "batch_size": 1, "rank": 2},
     "DiffStyler_TrainStyleEmbedding": {"steps": 1, "resolution": 64},
@@ -58,18 +59,28 @@ def small(file):
 
 
 def faults(host, prompt, folder):
-    """What is wrong with a run: its errors, or pictures that are missing, flat or of another size."""
+    """What is wrong with a run: its errors, or pictures and clips that are missing, flat or of another size."""
     host.run(prompt)
-    saved = find_nodes(prompt, "SaveImage")
+    saved = find_nodes(prompt, "SaveImage") + find_nodes(prompt, "SaveVideo")
     if host.errors or not saved:
         return host.errors or ["it saves no picture"]
     found = []
     for node_id in saved:
-        (image,) = host.outputs[node_id]["images"]
-        with Image.open(folder / "output" / image["subfolder"] / image["filename"]) as opened:
-            found += [] if opened.size == (64, 64) else [f"a picture of {opened.size}"]
-            found += [] if np.asarray(opened).std() > 1 else ["a flat picture"]
+        (kept,) = host.outputs[node_id]["images"]
+        pictures = pictures_of(folder / "output" / kept["subfolder"] / kept["filename"])
+        found += [] if len(pictures) == (1 if kept["filename"].endswith(".png") else 2) else [f"{len(pictures)} frames"]
+        found += [f"a picture of {picture.shape}" for picture in pictures if picture.shape[:2] != (64, 64)]
+        found += ["a flat picture" for picture in pictures if picture.std() <= 1]
     return found
+
+
+def pictures_of(file):
+    """The picture of a file, or a clip's frames."""
+    if file.suffix == ".png":
+        with Image.open(file) as opened:
+            return [np.asarray(opened)]
+    with av.open(str(file)) as opened:
+        return [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
 
 
 @pytest.mark.parametrize("family", tiny_checkpoints.FAMILIES)
@@ -79,7 +90,7 @@ def test_another_checkpoint_is_all_that_changes(stock, monkeypatch, seed, family
     monkeypatch.setattr(host_nodes.CheckpointLoaderSimple, "load_checkpoint", lambda *_, **__: checkpoint)
     host = tiny_checkpoints.Host()
     wrong = {file.stem: faults(host, small(file), stock) for file in FILES}
-    assert len(wrong) >= 14
+    assert len(wrong) >= 15
     assert not any(wrong.values()), {name: found for name, found in wrong.items() if found}
 
 

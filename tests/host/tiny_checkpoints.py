@@ -93,6 +93,7 @@ def load_stock_nodes() -> None:
         "nodes_string",
         "nodes_primitive",
         "nodes_train",
+        "nodes_video",
     ):
         assert asyncio.run(host_nodes.load_custom_node(str(folder / f"{name}.py"), module_parent="comfy_extras")), name
 
