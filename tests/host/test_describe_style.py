@@ -6,7 +6,7 @@ import comfy.model_management as management
 import pytest
 import tiny_llava
 import torch
-from describe_bench import LENGTH, RANDOM, pil
+from describe_bench import RANDOM, plainly
 
 pytest_plugins = ("describe_fixtures",)
 
@@ -16,18 +16,6 @@ QUESTION = "the colors of the image"
 @pytest.fixture
 def picture(seed):
     return torch.rand(1, 40, 56, 3, generator=torch.Generator().manual_seed(seed))
-
-
-def plainly(model, processor, image, question, **settings):
-    """transformers alone, as its documentation does it."""
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    if processor.chat_template:
-        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    else:
-        prompt = f"USER: <image>\n{question} ASSISTANT:"
-    given = processor(images=pil(image), text=prompt, return_tensors="pt")
-    ids = model.generate(**given, max_new_tokens=LENGTH, **settings)[0, given["input_ids"].shape[1] :]
-    return processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
 @pytest.mark.parametrize("template", [True, False])
