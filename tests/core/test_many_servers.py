@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -130,6 +131,30 @@ def test_what_ends_one_thread_unforeseen_ends_all(many, tmp_path, monkeypatch):
     assert board.over.is_set()
 
 
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_lost_server_is_used_again_when_it_is_back(many, one, tmp_path, monkeypatch, returns):
+    """Server a is lost at its first job; b is at one of its own until a is back, or does all the rest."""
+    done, back = [], threading.Event()
+
+    def run(job, server, _):
+        if server.url == "a" and not back.is_set():
+            raise one.ServerLost("a does not answer")
+        done.append((server.url, str(job)))
+        while returns and server.url == "b" and "a" not in dict(done):
+            time.sleep(0.01)
+
+    def comes_back(_):
+        back.set()
+        return returns
+
+    for kind in (many.Training, many.Picture):
+        monkeypatch.setattr(kind, "run", run)
+    board = Servers(many, tmp_path).board
+    many.run([SimpleNamespace(url=url, comes_back=comes_back) for url in "ab"], board, None, 1.0)
+    assert len({job for _, job in done}) == len(done) == board.finished == board.total == 8
+    assert ("a" in dict(done)) is returns
+
+
 def test_a_file_appears_when_it_is_whole(many, tmp_path, monkeypatch):
     def dies(*_):
         raise KeyboardInterrupt
@@ -224,12 +249,17 @@ def test_workflows_that_do_not_fit(one, tmp_path, change, words):
 
 
 @contextmanager
-def answering(one, answers):
-    """A server that answers a path with (status, words); a list gives one answer after another, the last for ever."""
+def answering(one, answers, asked=None):
+    """A server that answers a path with (status, words); a list gives one answer after another, the last for ever.
+
+    asked: gets the paths and contents that it was asked.
+    """
+    asked = [] if asked is None else asked
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked.append((self.path, body.decode("utf-8", "replace")))
             given = next(given for path, given in answers.items() if self.path.startswith(path))
             status, words = given if isinstance(given, tuple) else given.pop(0) if len(given) > 1 else given[0]
             self.send_response(status)
@@ -283,6 +313,23 @@ def test_a_short_silence_is_waited_for(one, monkeypatch):
     answers = {**QUEUED, "/queue": [(502, ""), (502, ""), QUEUED["/queue"]], "/history": (200, json.dumps(entry))}
     with answering(one, answers) as server:
         assert server.run({}) == {"1": {}}
+
+
+def test_a_prompt_that_another_server_has_now_is_taken_back_from_one_that_was_only_silent(one, monkeypatch):
+    monkeypatch.setattr(one, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(one, "SILENCE", 0.1)
+    answers, asked = {**QUEUED, "/queue": (503, ""), "/interrupt": (200, "")}, []
+    with answering(one, answers, asked) as server:
+        with pytest.raises(one.ServerLost):
+            server.run({"1": {}})
+        prompt_id = json.loads(dict(asked)["/prompt"])["prompt_id"]
+        answers["/queue"] = QUEUED["/queue"]
+        asked.clear()
+        assert server.comes_back(5.0)
+        assert [(path, json.loads(body)) for path, body in asked if body] == [
+            ("/queue", {"delete": [prompt_id]}),
+            ("/interrupt", {"prompt_id": prompt_id}),
+        ]
 
 
 def test_a_server_whose_loaders_do_not_list_what_is_sent_is_told_what_to_do(one):
