@@ -140,7 +140,8 @@ def test_a_lost_server_is_used_again_when_it_is_back(many, one, tmp_path, monkey
         if server.url == "a" and not back.is_set():
             raise one.ServerLost("a does not answer")
         done.append((server.url, str(job)))
-        while returns and server.url == "b" and "a" not in dict(done):
+        until = time.monotonic() + 10.0
+        while returns and server.url == "b" and "a" not in dict(done) and time.monotonic() < until:
             time.sleep(0.01)
 
     def comes_back(_):
