@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ..lora.file import LowRank
@@ -42,7 +43,19 @@ def adapt(unet: nn.Module, config: TrainConfig) -> Layers:
     for layer in layers.values():
         layer.lora_A.float()
         layer.lora_B.float()
+        down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        layer.forward = partial(_adapted, layer.base_layer, down, up, layer.scaling["default"])
     return layers
+
+
+def _adapted(base: nn.Module, down: Tensor, up: Tensor, scale: float, x: Tensor) -> Tensor:
+    """What peft's layer computes for its only adapter, with the sum as part of the second product."""
+    out: Tensor = base(x)
+    low = functional.linear(x.to(down.dtype), down)
+    if out.dtype != up.dtype:  # half precision: the LoRA acts in fp32
+        return (out + functional.linear(low, up) * scale).to(out.dtype)
+    rows = torch.addmm(out.flatten(0, -2), low.flatten(0, -2), up.t(), alpha=scale)
+    return rows.view_as(out)
 
 
 def extract(layers: Layers) -> dict[str, LowRank]:

@@ -118,10 +118,11 @@ def optimize(
         loss = rows.mean()
         loss.backward()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not (math.isfinite(loss.item()) and torch.isfinite(norm)):
-            log.error("Training stopped at step %d: the loss is %s.", step, loss.item())
+        value, size = torch.stack([loss.detach(), norm.to(loss)]).tolist()  # one wait for the device
+        if not (math.isfinite(value) and math.isfinite(size)):
+            log.error("Training stopped at step %d: the loss is %s.", step, value)
             return Course(losses, stopped_at=step)
         optimizer.step()
-        losses.append(loss.item())
-        on_step(step, config.steps, losses[-1])
+        losses.append(value)
+        on_step(step, config.steps, value)
     return Course(losses)

@@ -310,3 +310,20 @@ def test_checkpointing_leaves_the_modules_as_they_were(fails):
     except RuntimeError:
         pass
     assert [m.__dict__ for m in net.modules()] == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapted_layer_gives_what_pefts_own_forward_gives_and_its_gradients(seed, dtype):
+    torch.manual_seed(seed)
+    layers = adapt(Net(0).to(dtype), TrainConfig(rank=2, alpha=3.0))
+    for layer in layers.values():
+        up = layer.lora_B["default"].weight
+        torch.nn.init.normal_(up)
+        x = torch.randn(2, 5, 4, dtype=dtype, requires_grad=True)
+        found = []
+        for forward in (layer.forward, lambda x, layer=layer: type(layer).forward(layer, x)):
+            out = forward(x)
+            assert out.dtype == dtype
+            found.append((out, *torch.autograd.grad(out.float().square().sum(), [x, up])))
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5 if dtype == torch.float32 else 3e-2, atol=1e-5)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import comfy.model_management as management
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
+from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
@@ -67,13 +69,23 @@ def predict_with(
 
 
 def predict_by(unet: nn.Module, inputs: Callable[[], dict[str, Tensor]], dtype: torch.dtype) -> Predict:
-    """The UNet with a prompt that is encoded anew for each evaluation: what it is made of may be trained."""
+    """The UNet with a prompt that is encoded anew for each evaluation: what it is made of may be trained.
+
+    Its attention is PyTorch's whatever the host's is: that one has a backward pass, which keeps no maps.
+    """
 
     def predict(z: Tensor, t: Tensor) -> Tensor:
         rows = {name: tensor[: z.shape[0]] for name, tensor in inputs().items()}
-        return unet(z.to(dtype), t.float(), **rows).float()
+        options = {"optimized_attention_override": _trainable_attention}
+        return unet(z.to(dtype), t.float(), **rows, transformer_options=options).float()
 
     return predict
+
+
+def _trainable_attention(chosen: Callable[..., Tensor], *qkv: Any, **settings: Any) -> Tensor:
+    """PyTorch's attention in the place of the host's choice, which this host hands over with its arguments."""
+    out: Tensor = attention_pytorch(*qkv, **settings)
+    return out
 
 
 def unet_inputs(
