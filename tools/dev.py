@@ -6,7 +6,7 @@
     python3 tools/dev.py test core host  some of them; what follows -- goes to pytest
     python3 tools/dev.py test --comfyui 0.24.0         the suites on an older ComfyUI
     python3 tools/dev.py test browser --frontend newest   the browser tests on the index's newest frontend
-    python3 tools/dev.py bench           speed as ratios to the host's own nodes; --memory: peak memory at SD1.5's size
+    python3 tools/dev.py bench           speed beside other ways to do the same job; --memory: at SD1.5's size
     python3 tools/dev.py verify          self-checks, speed and the paper's ablation on your checkpoint, in one report
     python3 tools/dev.py gallery         the README's pictures, made anew by the workflows
     python3 tools/dev.py compare dual-style   two styles in one picture, four ways, as the document compares them
@@ -41,6 +41,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
+from tools.bench.options import bench_parser
 from tools.devkit import checks, frontends, host, older_host
 from tools.devkit.base import prepare_base
 from tools.devkit.console import Failure, say
@@ -118,11 +119,10 @@ def compare(arguments: Sequence[str]) -> int:
 
 
 def bench(arguments: Sequence[str]) -> int:
-    found = host.prepare(ROOT, os.environ)
-    memory = "--memory" in arguments
-    script = str(ROOT / "tools" / ("benchmark_memory.py" if memory else "benchmark.py"))
-    rest = [argument for argument in arguments if argument != "--memory"]
-    return run_foreground([str(found.python), script, *rest], env=found.environment(os.environ), cwd=Path.cwd()) or 0
+    bench_parser("dev.py bench").parse_args(arguments)
+    found = host.prepare(ROOT, os.environ, extras=("dev",))
+    command = [str(found.python), str(GUARD), str(ROOT / "tools" / "bench" / "main.py"), *arguments]
+    return run_foreground(command, env=found.environment(os.environ), cwd=Path.cwd(), stdin=subprocess.PIPE) or 0
 
 
 def test(options: argparse.Namespace, pytest_args: Sequence[str]) -> int:
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("verify", help="check the pack on your machine and checkpoint; see: dev.py verify --help")
     commands.add_parser("gallery", help="make the README's pictures; see: dev.py gallery --help")
     commands.add_parser("compare", help="what documents compare, anew; see: dev.py compare --help")
-    commands.add_parser("bench", help="measure speed, or with --memory peak memory")
+    commands.add_parser("bench", help="measure speed and memory beside other ways; see: dev.py bench --help")
     add_test_options(commands.add_parser("test", help="run the checks and tests"))
     commands.add_parser("setup", help="only set up the host")
     commands.add_parser("run", help="run the environment's Python: dev.py run -- ARGUMENTS")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import comfy.utils
 import diffusers
 import tiny
 import torch
 from torch import Tensor
+
+from tools.diffusers_unet import load_into_host
 
 SHAPES: dict[str, dict[str, Any]] = {
     "sd21": {"block_out_channels": (32, 64, 128, 128), "attention_head_dim": [4, 8, 16, 16], "layers_per_block": 2},
@@ -59,9 +60,7 @@ def pair(kind: str, seed: int, velocity: bool = False, zsnr: bool = False, dampi
     unet = diffusers_unet(kind, seed)
     unet.conv_out.weight.data.mul_(damping)
     model = tiny.make_model(kind, velocity, zsnr)
-    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
-    weights = {names[key]: value.clone() for key, value in unet.state_dict().items()}
-    model.model.diffusion_model.load_state_dict(weights)  # strict: every weight of both sides has its partner
+    load_into_host(unet, model)
     return unet, model
 
 

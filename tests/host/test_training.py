@@ -10,6 +10,8 @@ import tiny
 import torch
 from probes import Ending
 
+from tools.bench.measure import Counts
+
 
 def picture(seed: int, height: int = 64, width: int = 64, count: int = 1) -> torch.Tensor:
     return torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(seed))
@@ -235,3 +237,12 @@ def test_training_teaches_the_picture(pack, seed, measured):
     with pack.host.lora.adapters.loras_applied(unet, [forward]):
         after = loss()
     measured("loss with the LoRA over loss without", after / before, at_most=0.97)
+
+
+def test_attention_keeps_no_maps_for_the_backward_pass(pack):
+    """PyTorch's own, whatever the host's is: its backward pass makes them anew."""
+    with Counts() as counts:
+        Request(pack, settings={"save": False}).train()
+    attentions = {name.removeprefix("aten."): count for name, count in counts.calls.items() if "attention" in name}
+    assert sum(attentions.values()) == 2 * 2 * 2 * 4  # two steps there and back, two attentions in four transformers
+    assert "aten._softmax" not in counts.calls
