@@ -107,7 +107,8 @@ class Board:
                     return job
                 if not self._running:
                     self.end()
-                self._change.wait(1.0)
+                    break
+                self._change.wait()
             return None
 
     def _rank(self, job: Job, last: Job | None) -> tuple[bool, bool, bool]:

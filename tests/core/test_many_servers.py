@@ -53,9 +53,8 @@ class Servers:
         self.board, self.last = many.Board(pictures, threading.Event()), {}
 
     def take(self, url):
-        job = self.board.take(SimpleNamespace(url=url), self.last.get(url))
-        self.last[url] = job
-        return str(job)
+        self.last[url] = self.board.take(SimpleNamespace(url=url), self.last.get(url))
+        return str(self.last[url])
 
     def finish(self, url):
         self.board.finish(SimpleNamespace(url=url), 1.0)
@@ -82,6 +81,22 @@ def test_trainings_come_first_and_then_each_server_stays_with_a_content(many, tm
     assert servers.take("a") == "1 in y"
     servers.finish("a")
     assert servers.take("a") == "3 in x"
+
+
+def test_a_large_set_is_inverted_hardly_oftener_than_there_are_contents(many, tmp_path):
+    """20 contents in 40 styles on four servers that take turns, as docs/servers.md counts them."""
+    contents, styles = (range(10, 30), [f"s{i}" for i in range(40)])
+    servers, inverted, made = Servers(many, tmp_path, map(str, contents), styles), 0, 0
+    while servers.board.finished < servers.board.total:
+        for url in "abcd":
+            last = getattr(servers.last.get(url), "content", None)
+            servers.take(url)
+            content = getattr(servers.last[url], "content", None)
+            made += content is not None
+            inverted += content not in (None, last)
+        for url in "abcd":
+            servers.finish(url)
+    assert (servers.board.total, made, inverted) == (840, 800, 20)
 
 
 def test_a_lora_that_is_there_is_not_trained(many, tmp_path):
