@@ -4,7 +4,7 @@ Its tensors are PyTorch's fake ones, so an operation over tensors of two devices
 is known of their values is kept beside them: noise levels, masks and whatever else began as numbers on the CPU are
 followed through every operation, as running code asks for them. What began without values (weights) has none, and a
 question that depends on them is an error, but for these: it is finite, it is not all zero, and a loss is 1.
-Speed, rounding, NaN and the device's memory are not seen.
+Speed, rounding and NaN are not seen; of the device's memory what tensors take (``live``) is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from live_bytes import LiveBytes
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,6 +30,8 @@ FOLLOWED = 1 << 22
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product")
 READS = ("_local_scalar_dense", "item", "is_nonzero")
 OF_VALUES = ("index", "nonzero", "masked_select")
+OF_SHAPES = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
+"""Operators that take no more than shape, format and device of their first tensor."""
 WITHOUT_VALUES = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
@@ -44,11 +47,12 @@ def absent_device() -> Iterator[AbsentDevice]:
 
 
 class AbsentDevice(TorchDispatchMode):
-    """Lies over a FakeTensorMode and follows values; ``seen`` is what happened since it was set."""
+    """Lies over a FakeTensorMode and follows values. seen: what happened since it was set. live: its memory."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen = Seen()
+        self.live = LiveBytes()
         self._values = WeakTensorKeyDictionary()
         self._spoiled: dict[int, Tensor] = {}
 
@@ -70,6 +74,7 @@ class AbsentDevice(TorchDispatchMode):
         if name in OF_VALUES and all(self._value(tensor) is not None for tensor in given):
             return self._shaped_by_values(func, args, given)
         out = func(*args, **kwargs)
+        self.live.note(out)
         self.seen.note(name, given, args, out)
         return self._with_values(func, name, given, args, kwargs, out)
 
@@ -99,6 +104,10 @@ class AbsentDevice(TorchDispatchMode):
 
     def _with_values(self, func: Any, name: str, given: list[Tensor], args: Any, kwargs: Any, out: Any) -> Any:
         """The output with its values beside it where they are known; a real tensor where those come to the CPU."""
+        if name in OF_SHAPES and self._value(args[0]) is None:
+            with torch._C._DisableTorchDispatch():
+                args = torch.zeros((), dtype=args[0].dtype).expand(args[0].shape), *args[1:]
+            given = [args[0]]
         written = [leaf for leaf in tree_leaves(_written(func, args)) if isinstance(leaf, Tensor)]
         if not self._followed(name, given, out):
             self._spoil(written)

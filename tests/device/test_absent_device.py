@@ -41,7 +41,29 @@ def test_what_has_no_values_answers_few_questions(absent):
         assert torch.count_nonzero(weights) > 0
         with pytest.raises(RuntimeError, match="a decision depends on values that are not there"):
             bool((weights > 0).all())
+        ones = weights.new_ones([2]) * 3.0 + torch.full_like(weights, 0.5)[:2]
+        assert ones.tolist() == [3.5, 3.5], "whose values hang on no other's"
         view = known[1:]
         known.copy_(weights)
         with pytest.raises(RuntimeError, match="a decision depends on values that are not there"):
             bool((view > 0).all())
+
+
+def test_the_memory_of_tensors_is_counted(absent):
+    with absent() as device:
+        live = device.live
+        start = live.now
+        first = torch.empty(10, 10, device=CUDA)
+        view, second = first[2:].t(), first + 1.0
+        assert live.now - start == 800
+        del first
+        assert live.now - start == 800, "its view holds it"
+        del view
+        assert (live.now - start, live.peak - start) == (400, 800)
+        assert live.restart() == live.now
+        second = (second * 2.0).half()
+        assert (live.now - start, live.peak - start) == (200, 1000), "the product was there beside both"
+        there = torch.ones(4).to(CUDA)
+        assert live.now - start == 216
+        del second, there
+        assert live.now == start

@@ -94,7 +94,7 @@ def test_nothing_is_copied_on_the_cpu_where_the_format_fits(pack, bench):
         site = features.request.attention_sites[0]
         used = {site: frozenset({0, 1})}
         stored = held.HeldSteps(bench.model.model, torch.device("cpu"))
-        stored.go_to({held.Step(content, 1): used}, {}, features.trajectory.content)
+        stored.go_to({held.Step(content, 1): used}, {})
         given = stored.at(content, level(1.0, 1, 1.0), used)
         assert list(given) == [site]
         assert all((a is b) == same for a, b in zip(given[site], features.at(1)[site], strict=True))
@@ -102,21 +102,47 @@ def test_nothing_is_copied_on_the_cpu_where_the_format_fits(pack, bench):
         stored.close()
 
 
-def test_a_step_is_kept_for_the_next_level_only_where_there_is_room(pack, bench, read, monkeypatch):
+def test_a_step_stays_from_level_to_level_and_no_longer(pack, bench, read):
     held = pack.host.sampling.held
     features = bench.capture(storage="disk")[0]
     content = pack.host.sampling.branches.Content(bench.model, features, features.trajectory, "features")
-    used = {features.request.attention_sites[0]: frozenset({0, 1})}
-    first, second = ({held.Step(content, step): used} for step in (0, 1))
-    for free, times in ((1e15, 1), (0.0, 2)):
+    site, other = features.request.attention_sites
+    needs = lambda *steps, site=site: {held.Step(content, step): {site: frozenset({0, 1})} for step in steps}  # noqa: E731
+    read.clear()
+    stored = held.HeldSteps(bench.model.model, torch.device("cpu"))
+    for steps_of_level, expected in (
+        ((0,), [0]),
+        ((0, 1), [1]),
+        ((1, 0), []),
+        ((1,), []),
+        ((1, 2), [2]),
+        ((0, 1), [0]),
+    ):
+        stored.go_to(needs(*steps_of_level), {})
+        assert [step for step, _, _ in read] == expected
         read.clear()
-        stored = held.HeldSteps(bench.model.model, torch.device("cpu"))
+    stored.go_to(needs(1, site=other), {})
+    assert [(step, count) for step, _, count in read] == [(1, 2)], "the site that it lacks"
+    stored.close()
+
+
+def test_where_no_memory_can_be_pinned_it_goes_on_without(pack, bench, monkeypatch, caplog):
+    """As on a machine without a GPU, whose host is made to believe in pinned memory."""
+    if torch.cuda.is_available():
+        pytest.skip("there is pinned memory here")
+    features = bench.capture()[0]
+    whole = bench.sampler(features=features)[0]["samples"]
+    believing = pack.host.sampling.held.HeldSteps
+
+    def made(*args):
         with monkeypatch.context() as patch:
-            patch.setattr(held.management, "get_free_memory", lambda *_, free=free, **__: free)
-            for needed, later in ((first, second), (second, first), (first, {})):
-                stored.go_to(needed, later, features.trajectory.content)
-        stored.close()
-        assert Counter(step for step, _, _ in read) == {0: times, 1: 1}
+            patch.setattr(pack.host.sampling.held.management, "MAX_PINNED_MEMORY", 1e9)
+            patch.setattr(pack.host.sampling.held.management, "is_device_cuda", lambda device: True)
+            return believing(*args)
+
+    monkeypatch.setattr(pack.host.sampling.branch_run, "HeldSteps", made)
+    assert torch.equal(bench.sampler(features=features)[0]["samples"], whole)
+    assert len([record for record in caplog.records if "memory that is not pinned" in record.message]) == 1
 
 
 def test_the_host_is_asked_for_the_room_that_a_level_takes(pack, bench, monkeypatch):

@@ -132,7 +132,7 @@ class BranchRun:
             self._level, self._held = level, {}
             after = next_level(self._sigmas, sigma)
             later = self._needed(self._level_at(after)) if after else {}
-            self._stored.go_to(self._needed(level), later, x)
+            self._stored.go_to(self._needed(level), later)
         taps: dict[tuple[Injected | None, Referenced | None], Tap | None] = {}
         out = []
         for i, branch in enumerate(self._branches):

@@ -4,6 +4,9 @@ On the CPU nothing is copied; tensors of another number format than the model's 
 a level takes sets out when it begins, on a stream of the host's for weights beside the computing, which waits for it
 where the first of it is used, in the decoder. Before that, while the level before is computed, a thread reads it from
 disk and puts it into pinned memory, where the host pins its own weights.
+
+A level takes one step, or the two that it lies between. A step stays on the device for as long as one level after the
+other takes it, and goes with the first that does not. The host was asked for its room (``room.py``).
 """
 
 from __future__ import annotations
@@ -45,22 +48,19 @@ class HeldSteps:
     """
 
     def __init__(self, model: Any, device: torch.device) -> None:
-        self._model, self._device = model, device
+        self._dtype, self._device = computing_dtype(model), device
         self._pinning = management.is_device_cuda(device) and management.MAX_PINNED_MEMORY > 0
         self._ahead: ReadAhead[tuple[Step, frozenset[Site]], dict[Site, SiteTensors]] = ReadAhead()
         self._there: dict[Step, tuple[dict[Site, SiteTensors], dict[Site, frozenset[int]]]] = {}
         self._stream: Any = None
 
-    def go_to(self, needed: Needs, later: Needs, latent: Tensor) -> None:
-        """Brings what a level needs; what is there already and needed at the next stays, where there is room for it.
+    def go_to(self, needed: Needs, later: Needs) -> None:
+        """Brings what a level needs, but for what the level before left there. The steps that it does not need go.
 
-        needed: of this level. later: of the run's next one, which is read ahead. latent: of the run, [B, C, h, w].
+        later: what the run's next level needs, which is read ahead.
         """
         self._arrive()
-        staying = self._there.keys() & later.keys() - needed.keys()
-        if staying and not has_room(self._model, self._device, latent):
-            staying = set()
-        self._there = {step: held for step, held in self._there.items() if step in needed or step in staying}
+        self._there = {step: held for step, held in self._there.items() if step in needed}
         lacking = self._lacking(needed)
         self._stream = self._side_stream() if lacking else None
         for step, used in lacking.items():
@@ -78,7 +78,7 @@ class HeldSteps:
         held: Held = nearest
         if level.beside is not None and Step(content, level.beside) in self._there:
             held = BetweenSteps(nearest, self._there[Step(content, level.beside)][0], level.share, used)
-        return _InFormat(held, used, computing_dtype(self._model), self._arrive)
+        return _InFormat(held, used, self._dtype, self._arrive)
 
     def close(self) -> None:
         """Forgets everything and ends the thread."""
@@ -165,13 +165,6 @@ class _InFormat(Mapping[Site, SiteTensors]):
 
     def __len__(self) -> int:
         return len(self._used)
-
-
-def has_room(model: Any, device: torch.device, latent: Tensor) -> bool:
-    """Whether the host has memory left on the device beside what it plans for a batch of prompt and negative."""
-    rows, *shape = latent.shape
-    planned = model.memory_required([2 * rows, *shape]) + management.extra_reserved_memory()
-    return management.get_free_memory(device) > max(planned, management.minimum_inference_memory())
 
 
 def _own(step: Step) -> bool:
