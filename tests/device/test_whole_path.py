@@ -85,8 +85,8 @@ class Scene:
         return steps.sample(self.pack, self.model, features, self.prompts[0], self.negative, **chosen)
 
     def small(self, rows: int) -> float:
-        """Bytes that prompts, latents, masks and noise levels may take to the device: of each row three times each."""
-        return 3.0 * rows * STEPS * (self.latent["samples"].nbytes + self.empty[0][0].nbytes)
+        """Bytes that prompts, latents, masks and noise levels may take to the device, one and a half times a row."""
+        return 1.5 * rows * STEPS * (self.latent["samples"].nbytes + self.empty[0][0].nbytes)
 
     def lora_bytes(self) -> int:
         """The LoRAs' factors in the weights' number format (in the file's, where that is none to compute with).
