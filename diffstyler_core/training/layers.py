@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,6 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..lora.file import LowRank
 from .config import TrainConfig
+
+OF_THE_PROMPT = ("attn2.to_k", "attn2.to_v")
+"""Cross-attention's projections of the prompt."""
 
 Layers = dict[str, Any]
 """peft's LoRA layers by module path."""
@@ -40,15 +43,33 @@ def adapt(unet: nn.Module, config: TrainConfig) -> Layers:
         torch.manual_seed(config.seed)
         peft.inject_adapter_in_model(settings, unet)
     layers: Layers = {name: m for name, m in unet.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
-    for layer in layers.values():
+    for name, layer in layers.items():
         layer.lora_A.float()
         layer.lora_B.float()
         down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-        layer.forward = partial(_adapted, layer.base_layer, down, up, layer.scaling["default"])
+        base = _Once(layer.base_layer) if name.endswith(OF_THE_PROMPT) else layer.base_layer
+        layer.forward = partial(_adapted, base, down, up, layer.scaling["default"])
     return layers
 
 
-def _adapted(base: nn.Module, down: Tensor, up: Tensor, scale: float, x: Tensor) -> Tensor:
+class _Once:
+    """A frozen layer, which is not run again on the tensor that it was run on last: a prompt that is not trained."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+        self._given: Tensor | None = None
+        self._gave: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            made: Tensor = self._layer(x)
+            return made
+        if self._gave is None or x is not self._given:
+            self._given, self._gave = x, self._layer(x)
+        return self._gave
+
+
+def _adapted(base: Callable[[Tensor], Tensor], down: Tensor, up: Tensor, scale: float, x: Tensor) -> Tensor:
     """What peft's layer computes for its only adapter, with the sum as part of the second product."""
     out: Tensor = base(x)
     low = functional.linear(x.to(down.dtype), down)

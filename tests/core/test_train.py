@@ -171,13 +171,16 @@ def trained(seed: int, config: TrainConfig, on_step=ignore, net: Net | None = No
 
 
 def test_training_is_adamw_on_the_lora_alone(seed):
-    """The same steps written out: one forward and backward each, torch's AdamW, constant rate."""
+    """The same steps written out: one forward and backward each, torch's AdamW, constant rate.
+
+    In its fused form, too: AdamW divides by the gradient's size, and so multiplies a rounding of one that is nearly 0.
+    """
     config = TrainConfig(rank=2, alpha=4.0, steps=4, learning_rate=0.05, weight_decay=0.1, seed=seed)
     result, *_ = trained(seed, config)
     net = Net(seed)
     layers = adapt(net, config)
     parameters = [p for p in net.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=0.05, betas=(0.9, 0.999), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(parameters, lr=0.05, betas=(0.9, 0.999), weight_decay=0.1, fused=True)
     generator, losses = torch.Generator().manual_seed(seed), []
     for _ in range(4):
         z0 = draw(1, generator)
@@ -327,3 +330,19 @@ def test_an_adapted_layer_gives_what_pefts_own_forward_gives_and_its_gradients(s
             found.append((out, *torch.autograd.grad(out.float().square().sum(), [x, up])))
         for ours, theirs in zip(*found, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5 if dtype == torch.float32 else 3e-2, atol=1e-5)
+
+
+def test_a_prompt_that_is_not_trained_is_projected_once_until_another_comes():
+    layers = adapt(Net(0), TrainConfig(rank=2))
+    layer, seen = layers["blocks.0.attn2.to_k"], []
+    layer.base_layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    prompt, other = torch.randn(1, 5, 4), torch.randn(1, 5, 4)
+    first, again, changed = layer(prompt), layer(prompt), layer(other)
+    assert [id(x) for x in seen] == [id(prompt), id(other)]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, changed)
+    trained = prompt.clone().requires_grad_()
+    layer(trained).sum().backward()
+    assert trained.grad is not None
+    layer(trained)
+    assert len(seen) == 4  # one that is trained is projected each time

@@ -99,10 +99,11 @@ def sd15_model(width: int = FULL_WIDTH) -> Any:
 def small_vae() -> Any:
     """A VAE with a posterior and random weights, four channels at an eighth of the picture's side."""
     import comfy.sd
+    from comfy.ldm.models.autoencoder import AutoencoderKL
 
-    vae = comfy.sd.VAE(sd={}, config={"params": {"ddconfig": POSTERIOR, "embed_dim": 4}})
-    fill(vae.first_stage_model)
-    return vae
+    weights = AutoencoderKL(embed_dim=4, ddconfig=POSTERIOR)
+    fill(weights)
+    return comfy.sd.VAE(sd=weights.state_dict(), config={"params": {"ddconfig": POSTERIOR, "embed_dim": 4}})
 
 
 def fill(module: nn.Module) -> None:

@@ -75,7 +75,8 @@ def predict_by(unet: nn.Module, inputs: Callable[[], dict[str, Tensor]], dtype: 
     """
 
     def predict(z: Tensor, t: Tensor) -> Tensor:
-        rows = {name: tensor[: z.shape[0]] for name, tensor in inputs().items()}
+        made, count = inputs(), z.shape[0]
+        rows = {name: tensor if len(tensor) == count else tensor[:count] for name, tensor in made.items()}
         options = {"optimized_attention_override": _trainable_attention}
         return unet(z.to(dtype), t.float(), **rows, transformer_options=options).float()
 
