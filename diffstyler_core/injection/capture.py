@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from ..diffusion.trajectory import Trajectory
 from ..lora.schedule import Lora, LoraSchedule
+from .disk import DiskStore as DiskStore
 from .plan import InjectionPlan
 from .settings import InjectionSettings
 from .sites import Site, format_layers
 from .store import STORAGES as STORAGES
-from .store import DiskStore as DiskStore
 from .store import MemoryStore as MemoryStore
-from .store import SomeFrames, Store
 from .store import Storage as Storage
+from .store import Store, frames_of
 from .taps import SiteTensors, held_at
 
 
@@ -116,7 +116,7 @@ class Capture(_Fields):
         """The capture of some of the contents."""
         if (start, stop) == (0, self.trajectory.frame_count):
             return self
-        store = None if self.store is None else SomeFrames(self.store, start, stop)
+        store = None if self.store is None else frames_of(self.store, start, stop)
         return self._replace(trajectory=self.trajectory.frames(start, stop), store=store)
 
     def plan(self, settings: InjectionSettings) -> InjectionPlan:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from diffstyler_core.injection.ahead import ReadAhead, Reading
-from diffstyler_core.injection.store import DiskStore, FrameStores, MemoryStore, SomeFrames
+from diffstyler_core.injection.disk import DiskStore
+from diffstyler_core.injection.store import FrameStores, MemoryStore, SomeFrames, frames_of
 
 LONG = 10.0
 """Seconds that a test waits for what should come at once."""
@@ -107,9 +108,9 @@ def test_a_damaged_and_a_missing_file_say_what_they_say_without(tmp_path, ahead)
             ahead.take(step, Reading(16, tuple))
 
 
-def drawn(frames: int = 2) -> list[tuple[torch.Tensor, ...]]:
+def drawn(frames: int = 2, seed: int = 5) -> list[tuple[torch.Tensor, ...]]:
     """Per step, tensors of three number formats, one of them empty."""
-    generator = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(seed)
     shapes = (frames, 3, 4), (frames, 5), (frames, 0), (frames, 2, 2)
     formats = torch.float16, torch.float32, torch.float16, torch.bfloat16
     return [
@@ -153,3 +154,19 @@ def test_damage_is_found_in_what_nobody_asks_for(tmp_path):
     for which in ([], [1], None):
         with pytest.raises(ValueError, match=r"step 0 of the capture is damaged .*its contents have changed"):
             store.tensors(0, which)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "groups"), [(0, 2, [0]), (2, 4, [1]), (1, 3, [0, 1]), (5, 6, [2]), (0, 6, [0, 1, 2])]
+)
+def test_some_frames_of_groups_are_read_from_their_own_groups(tmp_path, monkeypatch, start, stop, groups):
+    stores = [DiskStore(tmp_path / str(i), drawn(seed=i)) for i in range(3)]
+    whole = FrameStores(stores).tensors(1)
+    assert FrameStores(stores).frames == 6
+    read, tensors = [], DiskStore.tensors
+    monkeypatch.setattr(
+        DiskStore, "tensors", lambda self, *args: read.append(stores.index(self)) or tensors(self, *args)
+    )
+    some = frames_of(FrameStores(stores), start, stop)
+    assert same(some.tensors(1), tuple(t[start:stop] for t in whole))
+    assert (read, some.frames) == (groups, stop - start)

@@ -18,9 +18,10 @@ import torch
 from diffstyler_core.diffusion.schedule import NoiseSchedule
 from diffstyler_core.diffusion.trajectory import Trajectory
 from diffstyler_core.injection.capture import Capture, CaptureRequest
+from diffstyler_core.injection.disk import DiskStore
 from diffstyler_core.injection.plan import InjectionPlan
 from diffstyler_core.injection.sites import Site
-from diffstyler_core.injection.store import DiskStore, MemoryStore
+from diffstyler_core.injection.store import MemoryStore
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,7 +112,7 @@ def test_files_cut_while_their_tensors_are_in_use_do_not_end_the_process(tmp_pat
     """In a process of its own: tensors of a file that is mapped into memory would end it with SIGBUS."""
     code = """
         import pathlib, sys, torch
-        from diffstyler_core.injection.store import DiskStore
+        from diffstyler_core.injection.disk import DiskStore
         store = DiskStore(pathlib.Path(sys.argv[1]), [(torch.ones(1 << 20),)])
         (tensor,) = store.tensors(0)
         (file,) = store.folder.iterdir()

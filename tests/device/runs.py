@@ -44,10 +44,19 @@ class Path:
         self.loras = [steps.random_lora(pack, like, seed + i, size=0.3) for i in range(2)]
 
     def run(self, model: Any) -> Results:
-        """Inversion, capture, one LoRA, regions with a switch, Apply Injection and Apply Styles."""
+        """Inversion, capture, one LoRA (from disk too), regions with a switch, Apply Injection and Apply Styles."""
         trajectory, *_ = steps.invert(self.pack, model, self.latent, self.empty)
-        features = steps.capture(self.pack, model, trajectory, self.empty, **LAYERS[self.kind])
-        return {"inversion": trajectory.noise, **self.captured(features), **self.sampled(model, features)}
+        features, on_disk = (
+            steps.capture(self.pack, model, trajectory, self.empty, **LAYERS[self.kind], storage=storage)
+            for storage in ("memory", "disk")
+        )
+        prompts = self.prompts[0], self.negative
+        return {
+            "inversion": trajectory.noise,
+            **self.captured(features),
+            **self.sampled(model, features),
+            "one LoRA, from disk": steps.sample(self.pack, model, on_disk, *prompts, lora=self.loras[0]),
+        }
 
     def captured(self, features: Any) -> Results:
         """By kind of site, what the third step of four holds."""

@@ -24,7 +24,7 @@ def no_thread_left():
 @pytest.fixture
 def read(pack, monkeypatch):
     """(step, name of the thread, tensors) of everything that is read from disk."""
-    store, seen = pack.core.injection.store.DiskStore, []
+    store, seen = pack.core.injection.disk.DiskStore, []
     tensors = store.tensors
 
     def counted(self, step, which=None):

@@ -22,9 +22,10 @@ from ....diffstyler_core.diffusion.ddim import Denoiser, OnStep
 from ....diffstyler_core.diffusion.trajectory import Trajectory
 from ....diffstyler_core.injection.auto import ALL, AUTO, auto_layers, fine_layers, texture_layers
 from ....diffstyler_core.injection.capture import CaptureRequest, flatten
+from ....diffstyler_core.injection.disk import DiskStore
 from ....diffstyler_core.injection.keeper import Keeper, require_finite
 from ....diffstyler_core.injection.sites import Kind, Site, parse_layers
-from ....diffstyler_core.injection.store import DiskStore, FrameStores, MemoryStore, Storage
+from ....diffstyler_core.injection.store import FrameStores, MemoryStore, Storage
 from ....diffstyler_core.injection.taps import Recorder, SiteTensors, held_at
 from ..checks.conditioning import Conditioning
 from ..lora.run import LoraRun

@@ -121,7 +121,7 @@ class HeldSteps:
         computing, which therefore comes first."""
         stream = management.get_offload_stream(self._device) if self._pinning else None
         if stream is not None:
-            stream.wait_stream(management.current_stream(self._device))
+            stream.wait_stream(torch.cuda.current_stream(self._device))
         return stream
 
     def _sent(self, tensor: Tensor) -> Tensor:
@@ -139,8 +139,9 @@ class HeldSteps:
 
     def _arrive(self) -> None:
         """From here on the computing waits for what is on its way."""
-        stream, self._stream = self._stream, None
-        management.sync_stream(self._device, stream)
+        if self._stream is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
+            self._stream = None
 
 
 class _InFormat(Mapping[Site, SiteTensors]):
