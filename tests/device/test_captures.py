@@ -93,6 +93,8 @@ def test_once_a_step_whatever_the_batches_and_the_styles(pack, absent, seed, mon
         monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda self, device: 0.0)
         assert scene.up(scene.sample, **INJECTED) == scene.window, "prompt and negative in calls of their own"
         assert rows == [1] * 4 * STEPS
+        assert scene.up(lambda **settings: scene.sample(**styles, **settings), **INJECTED) == scene.window
+        assert rows == [1] * 20 * STEPS
 
 
 def test_in_its_own_format_which_the_device_casts(pack, absent, seed):
