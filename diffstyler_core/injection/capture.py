@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..diffusion.trajectory import Trajectory
 from ..lora.schedule import Lora, LoraSchedule
+from .blocks import Room
 from .disk import DiskStore as DiskStore
 from .plan import InjectionPlan
 from .settings import InjectionSettings
@@ -87,15 +88,18 @@ class Capture(_Fields):
 
     __slots__ = ()
 
-    def at(self, step: int, sites: Collection[Site] | None = None) -> dict[Site, SiteTensors]:
-        """What was taken at this step, of these sites or all. Raises ValueError when the store is 'recompute'."""
+    def at(self, step: int, sites: Collection[Site] | None = None, room: Room | None = None) -> dict[Site, SiteTensors]:
+        """What was taken at this step, of these sites or all. Raises ValueError when the store is 'recompute'.
+
+        room: where the tensors have their memory; None: wherever they are.
+        """
         places = self._places(step, sites)
-        flat = self._stored().tensors(step, [i for place in places.values() for i in place])
+        flat = self._stored().tensors(step, [i for place in places.values() for i in place], room)
         return split(flat, tuple(places), self.request.values)
 
-    def nbytes_at(self, step: int, sites: Collection[Site] | None = None) -> int:
-        """What ``at`` takes, in bytes. Raises ValueError when the store is 'recompute'."""
-        return self._stored().nbytes_at(step, [i for place in self._places(step, sites).values() for i in place])
+    def sizes_at(self, step: int, sites: Collection[Site] | None = None) -> tuple[int, ...]:
+        """Bytes of each tensor that ``at`` makes. Raises ValueError when the store is 'recompute'."""
+        return self._stored().sizes_at(step, [i for place in self._places(step, sites).values() for i in place])
 
     def _stored(self) -> Store:
         if self.store is None:

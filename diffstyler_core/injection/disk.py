@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from .blocks import Room, plain_room
 from .store import bytes_of
 from .taps import SiteTensors
 
@@ -122,7 +123,7 @@ class DiskStore:
         if (found := file.stat().st_size) != size:
             raise _other(step, f"its file has {found} bytes instead of {size}")
 
-    def tensors(self, step: int, which: Sequence[int] | None = None) -> SiteTensors:
+    def tensors(self, step: int, which: Sequence[int] | None = None, room: Room | None = None) -> SiteTensors:
         """The flat tensors of one step, read from its file.
 
         Raises ValueError when the file is gone, cannot be read, or is not the one that was written.
@@ -132,7 +133,7 @@ class DiskStore:
         try:
             with self._file(step).open("rb", buffering=0) as file:
                 reading = _Reading(file)
-                tensors = reading.tensors(self._places_of(step, which))
+                tensors = reading.tensors(self._places_of(step, which), room or plain_room)
                 reading.pass_over(written.size)
         except OSError as error:
             raise ValueError(f"features: the captured step {step} cannot be read ({error}). {AGAIN}") from error
@@ -140,9 +141,9 @@ class DiskStore:
             raise _other(step, "its contents have changed")
         return tensors
 
-    def nbytes_at(self, step: int, which: Sequence[int] | None = None) -> int:
-        """What tensors of one step take once they are read, in bytes."""
-        return sum(place.nbytes for place in self._places_of(step, which))
+    def sizes_at(self, step: int, which: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Bytes of each tensor of one step."""
+        return tuple(place.nbytes for place in self._places_of(step, which))
 
     def _places_of(self, step: int, which: Sequence[int] | None) -> tuple[_Place, ...]:
         places = self._written[step].places
@@ -155,12 +156,12 @@ class _Reading:
     def __init__(self, file: FileIO) -> None:
         self._file, self._at, self.sha256 = file, 0, hashlib.sha256()
 
-    def tensors(self, places: Sequence[_Place]) -> SiteTensors:
+    def tensors(self, places: Sequence[_Place], room: Room) -> SiteTensors:
         """The tensors at these places, in their order here."""
         found = {}
         for place in sorted(places):
             self.pass_over(place.start)
-            raw = torch.empty(place.nbytes, dtype=torch.uint8)
+            raw = room(place.nbytes)
             self._fill(raw.numpy().data)
             found[place] = raw.view(place.dtype).view(place.shape)
         return tuple(found[place] for place in places)

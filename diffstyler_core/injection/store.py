@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import chain
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from .blocks import Room, in_room
 from .taps import SiteTensors
 
 Storage = Literal["memory", "disk", "recompute"]
@@ -24,8 +26,9 @@ class Store(Protocol):
     """Captured steps, wherever they are. which: of a step's tensors the numbers, ascending; None: all of them.
 
     in_memory: whether the tensors that it hands out are its own, so that nothing is gained by asking early.
-    nbytes_at: what such tensors take until they are let go of. dtype: in which they are kept, but for single ones.
-    frames: of how many contents.
+    room: where tensors that are handed out have their memory, which are copies then; None: wherever they are.
+    sizes_at: bytes of each tensor that is made on the way to a copy. frames: of how many contents.
+    dtype: the number format that they are kept in, but for single ones.
     """
 
     @property
@@ -37,9 +40,9 @@ class Store(Protocol):
     @property
     def frames(self) -> int: ...
 
-    def tensors(self, step: int, which: Sequence[int] | None = None) -> SiteTensors: ...
+    def tensors(self, step: int, which: Sequence[int] | None = None, room: Room | None = None) -> SiteTensors: ...
 
-    def nbytes_at(self, step: int, which: Sequence[int] | None = None) -> int: ...
+    def sizes_at(self, step: int, which: Sequence[int] | None = None) -> tuple[int, ...]: ...
 
     def require(self, step: int) -> None: ...
 
@@ -63,13 +66,14 @@ class MemoryStore(tuple[SiteTensors, ...]):
         """Of how many contents its tensors are."""
         return len(self[0][0])
 
-    def tensors(self, step: int, which: Sequence[int] | None = None) -> SiteTensors:
+    def tensors(self, step: int, which: Sequence[int] | None = None, room: Room | None = None) -> SiteTensors:
         """The flat tensors of one step."""
-        return self[step] if which is None else tuple(self[step][i] for i in which)
+        own = self[step] if which is None else tuple(self[step][i] for i in which)
+        return own if room is None else tuple(in_room(tensor, room) for tensor in own)
 
-    def nbytes_at(self, step: int, which: Sequence[int] | None = None) -> int:
-        """What tensors of one step take, in bytes."""
-        return bytes_of(self.tensors(step, which))
+    def sizes_at(self, step: int, which: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Bytes of each tensor of one step."""
+        return tuple(tensor.nbytes for tensor in self.tensors(step, which))
 
     def require(self, step: int) -> None:
         """What is in memory is there."""
@@ -96,13 +100,15 @@ class FrameStores(tuple["Store", ...]):
         """Of how many contents all its stores are."""
         return sum(store.frames for store in self)
 
-    def tensors(self, step: int, which: Sequence[int] | None = None) -> SiteTensors:
+    def tensors(self, step: int, which: Sequence[int] | None = None, room: Room | None = None) -> SiteTensors:
         """The flat tensors of one step, of all the contents: copies that are made for the caller."""
-        return tuple(_cat(parts) for parts in zip(*(store.tensors(step, which) for store in self), strict=True))
+        joined = (_cat(parts) for parts in zip(*(store.tensors(step, which) for store in self), strict=True))
+        return tuple(tensor if room is None else in_room(tensor, room) for tensor in joined)
 
-    def nbytes_at(self, step: int, which: Sequence[int] | None = None) -> int:
-        """What tensors of one step take, in bytes, of all the contents."""
-        return sum(store.nbytes_at(step, which) for store in self)
+    def sizes_at(self, step: int, which: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Bytes of each store's tensors of one step, then of each of the joined ones."""
+        parts = [store.sizes_at(step, which) for store in self]
+        return (*chain.from_iterable(parts), *map(sum, zip(*parts, strict=True)))
 
     def require(self, step: int) -> None:
         """Raises ValueError when a file of this step is gone or has another size. Nothing is read."""
@@ -137,13 +143,15 @@ class SomeFrames(NamedTuple):
         """How many of the store's contents these are."""
         return self.stop - self.start
 
-    def tensors(self, step: int, which: Sequence[int] | None = None) -> SiteTensors:
+    def tensors(self, step: int, which: Sequence[int] | None = None, room: Room | None = None) -> SiteTensors:
         """The flat tensors of one step, of these contents."""
-        return tuple(t[self.start : self.stop] for t in self.store.tensors(step, which))
+        whole = self.store.tensors(step, which, None if self.in_memory else room)
+        some = tuple(tensor[self.start : self.stop] for tensor in whole)
+        return tuple(in_room(tensor, room) for tensor in some) if self.in_memory and room is not None else some
 
-    def nbytes_at(self, step: int, which: Sequence[int] | None = None) -> int:
-        """As the store's own: its tensors stay whole for as long as a part of them is held."""
-        return self.store.nbytes_at(step, which)
+    def sizes_at(self, step: int, which: Sequence[int] | None = None) -> tuple[int, ...]:
+        """As the store's own: tensors that it reads stay whole for as long as a part of them is held."""
+        return self.store.sizes_at(step, which)
 
     def require(self, step: int) -> None:
         """As the store's own."""

@@ -27,8 +27,8 @@ def read(pack, monkeypatch):
     store, seen = pack.core.injection.disk.DiskStore, []
     tensors = store.tensors
 
-    def counted(self, step, which=None):
-        found = tensors(self, step, which)
+    def counted(self, step, which=None, room=None):
+        found = tensors(self, step, which, room)
         seen.append((step, threading.current_thread().name, len(found)))
         return found
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ....diffstyler_core.injection.ahead import ReadAhead, Reading
 from ....diffstyler_core.injection.between import BetweenSteps, Held, Level, Used
+from ....diffstyler_core.injection.blocks import Blocks, bytes_in_blocks, plain_room
 from ....diffstyler_core.injection.sites import Site
 from ....diffstyler_core.injection.taps import SiteTensors
 from ..model import computing_dtype
@@ -97,24 +98,23 @@ class HeldSteps:
         return lacking
 
     def _reading(self, step: Step, used: Used) -> Reading[dict[Site, SiteTensors]]:
-        return Reading(step.content.capture.nbytes_at(step.step, used), partial(self._read, step, used))
+        sizes = step.content.capture.sizes_at(step.step, used)
+        return Reading(bytes_in_blocks(sizes) if self._pinning else sum(sizes), partial(self._read, step, used))
 
     def _read(self, step: Step, used: Used) -> dict[Site, SiteTensors]:
         """From disk or memory; in the thread, where it is read ahead."""
-        held = step.content.capture.at(step.step, used)
-        if self._pinning:
-            for site in held:
-                held[site] = _each(held[site], used[site], self._pinned)
-        return held
+        capture = step.content.capture
+        return capture.at(step.step, used, Blocks(self._pinned) if self._pinning else None)
 
-    def _pinned(self, tensor: Tensor) -> Tensor:
-        """A copy in memory that the device reads by itself; the tensor where the system gives none."""
-        try:
-            return tensor.pin_memory() if self._pinning else tensor
-        except RuntimeError as error:
-            log.warning("captured features are copied from memory that is not pinned: %s", error)
-            self._pinning = False
-            return tensor
+    def _pinned(self, nbytes: int) -> Tensor:
+        """Memory that the device reads by itself; other, where the system gives none."""
+        if self._pinning:
+            try:
+                return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+            except RuntimeError as error:
+                log.warning("captured features are copied from memory that is not pinned: %s", error)
+                self._pinning = False
+        return plain_room(nbytes)
 
     def _side_stream(self) -> Any:
         """The host's for weights, None where it uses none. What is copied on it may overwrite freed memory of the
