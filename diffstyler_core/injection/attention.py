@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -67,16 +67,21 @@ def fit_rows(content: Tensor, own: Tensor, site: Site) -> Tensor:
     Cross-attention keys of a short prompt stand beside longer prompts as repeated chunks of 77 tokens, as the host
     pads them. Raises ValueError when the tokens do not fit.
     """
-    rows, tokens = own.shape[0], own.shape[1]
+    return fit_tokens(content.to(own), own.shape, site)
+
+
+def fit_tokens(content: Tensor, shape: Sequence[int], site: Site) -> Tensor:
+    """``fit_rows`` to a shape (rows, tokens, C)."""
+    rows, tokens, channels = shape
     chunks, rest = divmod(tokens, content.shape[1])
     chunked = site.kind == "cross-attention"
-    if content.shape[2] != own.shape[2] or rest or chunks == 0 or (chunks > 1 and not chunked):
+    if content.shape[2] != channels or rest or chunks == 0 or (chunks > 1 and not chunked):
         raise ValueError(
             f"{site}: the content was captured with {content.shape[1]} tokens of {content.shape[2]} channels, "
-            f"this run has {tokens} of {own.shape[2]}. Use a start latent of the content's size, no area conditioning, "
+            f"this run has {tokens} of {channels}. Use a start latent of the content's size, no area conditioning, "
             "and no other patch that merges tokens."
         )
-    return repeated(repeat(content.to(own), "b n c -> b (chunks n) c", chunks=chunks), rows, site)
+    return repeated(content if chunks == 1 else repeat(content, "b n c -> b (chunks n) c", chunks=chunks), rows, site)
 
 
 def mix(own: QKV, q_content: Tensor, k_content: Tensor, kappa: float, blend: Blend) -> Mixture:

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .attention import QKV, Mixture, fit_rows, mix, mix_rows, repeated
+from .attention import QKV, Mixture, fit_rows, fit_tokens, mix, mix_rows, repeated
 from .plan import InjectionPlan
 from .sites import Site
 
@@ -32,14 +32,26 @@ def held_at(site: Site, values: bool) -> int:
 
 
 class Tap(Protocol):
-    """Something attached to the sites of a UNet for one evaluation."""
+    """Something attached to the sites of a UNet for one evaluation.
+
+    sites: all of them. given: those whose hidden state, or q and k, it gives whatever the UNet would compute there, so
+    that it need not. tapped: those where it must see what was computed.
+    """
 
     @property
     def sites(self) -> frozenset[Site]: ...
 
+    @property
+    def given(self) -> frozenset[Site]: ...
+
+    @property
+    def tapped(self) -> frozenset[Site]: ...
+
     def feature(self, site: Site, hidden: Tensor) -> Tensor: ...
 
     def attention(self, site: Site, own: QKV) -> Mixture: ...
+
+    def projected(self, site: Site, index: int, x: Tensor) -> Tensor: ...
 
 
 class Recorder:
@@ -49,10 +61,12 @@ class Recorder:
     values: whether self-attention's v is taken too.
     """
 
+    given: frozenset[Site] = frozenset()
+
     def __init__(
         self, sites: frozenset[Site], keep: Callable[[Tensor], Tensor] = Tensor.clone, values: bool = False
     ) -> None:
-        self.sites = sites
+        self.sites = self.tapped = sites
         self._values = values
         self.taken: dict[Site, SiteTensors] = {}
         self._keep = keep
@@ -67,6 +81,9 @@ class Recorder:
         self.taken[site] = tuple(self._keep(x) for x in own[: held_at(site, self._values)])
         return Mixture(own)
 
+    def projected(self, site: Site, index: int, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"nothing is given at {site}.")
+
 
 class Injector:
     """Puts the content's features and attention in place of the style run's (eq. 6), for one step of a plan."""
@@ -79,6 +96,8 @@ class Injector:
         self._blend = plan.blend
         self._kappa = plan.kappa(step, t)
         self._content = content
+        self.given = frozenset(site for site in self.sites if site.kind == "feature" or self._kappa == 0.0)
+        self.tapped = self.sites - self.given
 
     def feature(self, site: Site, hidden: Tensor) -> Tensor:
         """Overrides the hidden state [B, C, H, W] of every row by f_t^l (eq. 4)."""
@@ -89,6 +108,11 @@ class Injector:
                 f"{tuple(hidden.shape[1:])}. Use a start latent of the content's size and no area conditioning."
             )
         return repeated(content.to(hidden), len(hidden), site)
+
+    def projected(self, site: Site, index: int, x: Tensor) -> Tensor:
+        """The content's q (0) or k (1) for every row of what would be projected, x [B, tokens, any]."""
+        content = self._content[site][index]
+        return fit_tokens(content.to(x), (*x.shape[:2], content.shape[2]), site)
 
     def attention(self, site: Site, own: QKV) -> Mixture:
         """Blends the content's q, k (or its attention map) into every row (eq. 5)."""
@@ -104,8 +128,14 @@ class ByChunk:
     """
 
     def __init__(self, taps: Sequence[Tap | None]) -> None:
-        self.sites: frozenset[Site] = frozenset().union(*(tap.sites for tap in taps if tap is not None))
+        acting = [tap for tap in taps if tap is not None]
+        self.given: frozenset[Site] = frozenset().union(*(tap.given for tap in acting))
+        self.tapped: frozenset[Site] = frozenset().union(*(tap.tapped for tap in acting))
         self._taps = tuple(taps)
+
+    def givers(self, site: Site) -> list[Tap | None]:
+        """Of each chunk the tap that gives what is at a site; None where it is computed."""
+        return [tap if tap is not None and site in tap.given else None for tap in self._taps]
 
     def feature(self, site: Site, hidden: Tensor) -> Tensor:
         """Each chunk's hidden states [B, C, H, W] through its own tap."""

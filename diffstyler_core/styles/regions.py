@@ -10,6 +10,8 @@ from torch import Tensor
 
 Outside = Literal["content", "regenerate"]
 OUTSIDES: tuple[Outside, ...] = ("content", "regenerate")
+ROUNDING = 1e-5
+"""What masks that meet lack to one after resampling. It is no region of its own, which would cost evaluations."""
 
 
 class Regions(NamedTuple):
@@ -59,7 +61,9 @@ def share(masks: Sequence[Tensor | None], height: int, width: int) -> Regions:
     shape = (*frames, height, width)
     own = torch.stack([torch.zeros(shape) if mask is None else mask.expand(shape) for mask in masks])
     total = own.sum(0)
-    styles, rest = own / total.clamp(min=1.0), (1.0 - total).clamp(min=0.0)
+    full = total > 1.0 - ROUNDING
+    styles = own / torch.where(full, total, 1.0)
+    rest = torch.where(full, 0.0, 1.0 - total)
     if rest_of is not None:
         styles[rest_of] = rest
         rest = torch.zeros_like(rest)
@@ -76,10 +80,8 @@ def fuse(predictions: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
 
     Holds for eps, v and x0 alike: at one latent and level they are linear in each other.
     """
-    out = torch.zeros_like(predictions[0])
-    for prediction, weight in zip(predictions, shares, strict=True):
-        out = out + over_channels(weight).to(prediction) * prediction
-    return out
+    weights = torch.stack([over_channels(share).to(predictions[0]).expand_as(predictions[0]) for share in shares])
+    return (torch.stack(list(predictions)) * weights).sum(0)
 
 
 def localize(styled: Tensor, content: Tensor, inside: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ def test_neighbours_with_one_tap_are_given_to_it_together(seed):
     seen = []
 
     class Watched:
-        sites = first.sites
+        sites, given, tapped = first.sites, first.given, first.tapped
 
         def feature(self, site, hidden):
             return hidden
@@ -141,6 +141,29 @@ def test_a_chunks_feature_is_its_own(seed):
     taps = [Injector(plan(attention_sites=()), 0, 981, {FEATURE: (x,)}) for x in (f, g)]
     out = ByChunk([taps[0], None, taps[1], taps[0]]).feature(FEATURE, hidden)
     assert torch.equal(out, torch.cat([f, hidden[1:2], g, f]))
-    assert ByChunk([None, None]).sites == frozenset()
+    nothing = ByChunk([None, None])
+    assert nothing.given == nothing.tapped == frozenset()
     with pytest.raises(RuntimeError, match="4 rows cannot be shared by 3"):
         ByChunk([taps[0], None, taps[1]]).feature(FEATURE, hidden)
+
+
+@pytest.mark.parametrize("step", [0, 40])
+def test_what_is_overridden_whole_need_not_be_computed(seed, step):
+    """At kappa 0 q and k are the content's, whatever the UNet would project; later its own are blended in."""
+    generator = torch.Generator().manual_seed(seed)
+    held = {
+        FEATURE: (torch.randn(1, 3, 2, 2, generator=generator),),
+        ATTENTION: tuple(torch.randn(1, 4, 5, generator=generator) for _ in "qk"),
+    }
+    injector = Injector(plan(), step, 981 - 20 * step, held)
+    assert injector.given | injector.tapped == injector.sites
+    assert injector.given == ({FEATURE, ATTENTION} if step == 0 else set())
+    chunks = ByChunk([injector, None])
+    assert chunks.givers(ATTENTION) == [injector if step == 0 else None, None]
+    if step == 0:
+        x = torch.randn(2, 4, 7, generator=generator)
+        given = [injector.projected(ATTENTION, index, x) for index in range(2)]
+        mixture = injector.attention(ATTENTION, QKV(*(torch.zeros(2, 4, 5),) * 3))
+        assert all(torch.equal(a, b) for a, b in zip(given, mixture.first[:2], strict=True))
+        with pytest.raises(ValueError, match=r"self-attention of layer 4: .*4 tokens"):
+            injector.projected(ATTENTION, 0, x[:, :3])

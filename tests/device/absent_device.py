@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 CUDA = torch.device("cuda", 0)
@@ -32,6 +33,8 @@ READS = ("_local_scalar_dense", "item", "is_nonzero")
 OF_VALUES = ("index", "nonzero", "masked_select")
 OF_SHAPES = ("new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like")
 """Operators that take no more than shape, format and device of their first tensor."""
+VIEWS = ("_unsafe_view", "_reshape_alias", "detach", "lift_fresh")
+"""Operators that compute nothing, beside those that PyTorch marks as views."""
 WITHOUT_VALUES = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
@@ -75,7 +78,7 @@ class AbsentDevice(TorchDispatchMode):
             return self._shaped_by_values(func, args, given)
         out = func(*args, **kwargs)
         self.live.note(out)
-        self.seen.note(name, given, args, out)
+        self.seen.note(func, name, given, args, kwargs, out)
         return self._with_values(func, name, given, args, kwargs, out)
 
     def _needs_fake(self, name: str, given: list[Tensor], kwargs: Any) -> bool:
@@ -166,7 +169,8 @@ class Seen:
 
     moved: bytes that crossed, as (from, to). products: how many matrix products, convolutions and attentions were of
     each set of number formats. wide: shapes of the operands of those that have fp32 among theirs. widest: the most
-    numbers that a new fp32 tensor on the device had. waits: numbers read back.
+    numbers that a new fp32 tensor on the device had. waits: numbers read back. calls: operators by name, kernels: how
+    many of their calls a GPU computes or copies something for, views not. flops: of the products.
     """
 
     def __init__(self) -> None:
@@ -175,9 +179,17 @@ class Seen:
         self.wide: list[tuple[tuple[int, ...], ...]] = []
         self.widest = 0
         self.waits = 0
+        self.calls: Counter[str] = Counter()
+        self.kernels = self.flops = 0
 
-    def note(self, name: str, given: list[Tensor], args: Any, out: Any) -> None:
+    def note(self, func: Any, name: str, given: list[Tensor], args: Any, kwargs: Any, out: Any) -> None:
         """One operation that a tensor of the device took part in."""
+        if func.namespace == "aten":
+            self.calls[name] += 1
+            self.kernels += not func.is_view and name not in (*VIEWS, *WITHOUT_VALUES)
+        count = flop_registry.get(getattr(torch.ops.aten, name.rstrip("_"), None))  # of addmm_ as of addmm
+        if count is not None:
+            self.flops += count(*args, **kwargs, out_val=out)
         if name == "_to_copy" and args[0].device != out.device:
             self.moved[args[0].device.type, out.device.type] += out.nbytes
         if name == "copy_" and args[0].device != args[1].device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import comfy.model_management
@@ -74,3 +75,9 @@ class Ending:
         """From now on: 'completes', or 'error' / 'interrupt' at the forward ``at``, counted from 1."""
         self.rows.clear()
         self.how, self.at = how, at
+
+
+def lora_matrices(pack) -> list:
+    """What holds LoRAs' matrices on the computing device: of each run that has not ended, one."""
+    gc.collect()
+    return [held for held in gc.get_objects() if isinstance(held, pack.core.lora.low_rank.Factors)]

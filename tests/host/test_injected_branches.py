@@ -9,7 +9,7 @@ import comfy.model_management
 import pytest
 import steps
 import torch
-from probes import Ending, counting
+from probes import Ending, counting, lora_matrices
 from test_regions import NOTHING, SIZE, Scene
 
 import nodes as host_nodes
@@ -172,13 +172,6 @@ def test_a_controlnet_of_a_style_reaches_its_own_negative_only(scene):
     assert sum(control.rows) == 4
 
 
-def held(guider):
-    """Everything that a guider keeps on the computing device between runs."""
-    branches = guider._branches
-    loras = [lora for b in branches for run in (b.lora, b.injected.content.lora) for lora in run._ready.values()]
-    return [lora._resident for lora in loras], guider._run
-
-
 @pytest.mark.parametrize(("how", "at"), [("completes", 0), ("error", 3), ("interrupt", 3)])
 def test_a_guider_keeps_nothing_on_the_device_after_a_run(pack, scene, monkeypatch, how, at):
     scene.features = steps.capture(
@@ -195,7 +188,7 @@ def test_a_guider_keeps_nothing_on_the_device_after_a_run(pack, scene, monkeypat
         sampler = pack.host.sampling.runs.RunSampler(
             lambda denoise, x, on_step: (
                 denoise(x, sigmas[:1]),
-                seen.append(bool(held(guider)[1]._held)),
+                seen.append((bool(guider._run._held), len(lora_matrices(pack)))),
                 denoise(x, sigmas[1:2]),
             )[2]
         )
@@ -207,10 +200,9 @@ def test_a_guider_keeps_nothing_on_the_device_after_a_run(pack, scene, monkeypat
         stop = RuntimeError if how == "error" else comfy.model_management.InterruptProcessingException
         with pytest.raises(stop):
             run()
-    assert seen == [True], "while it runs, it holds the recomputed step"
-    residents, state = held(guider)
-    assert not any(residents)
-    assert state is None
+    assert seen == [(True, 1)], "while it runs, it holds the recomputed step and the LoRAs' matrices"
+    assert guider._run is None
+    assert not lora_matrices(pack)
 
 
 @pytest.mark.parametrize("name", ["cfg", "lora_strength"])

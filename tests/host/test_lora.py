@@ -48,7 +48,7 @@ def test_forward_lora_is_a_lora_in_the_weights(pack, seed, measured, kind, stren
     unet = model.model.diffusion_model
     base = unet(x, t, **extra)
     forward = pack.host.lora.adapters.ForwardLora(model, lora, strength)
-    with pack.host.lora.adapters.loras_applied(unet, [forward]):
+    with pack.host.lora.forwards.Forwards().on(unet, [forward]):
         ours = unet(x, t, **extra)
     theirs = merged(pack, model, lora, strength)(x, t, **extra)
     assert (theirs - base).abs().max() > 0.01

@@ -204,7 +204,7 @@ def test_what_is_let_through_acts_as_in_the_weights(pack, measured, family, alph
     module = unet.get_submodule(path)
     x = torch.randn(2, 5, 32) if module.weight.ndim == 2 else torch.randn(2, 32, 8, 8)
     base, before = module(x), {key: weight.clone() for key, weight in unet.state_dict().items()}
-    with pack.host.lora.adapters.loras_applied(unet, [None, forward]):
+    with pack.host.lora.forwards.Forwards().on(unet, [None, forward]):
         rows = module(torch.cat([x, x]))
         again = module(torch.cat([x, x]))
     assert torch.equal(rows, again)
@@ -231,7 +231,7 @@ def test_a_lokr_with_a_middle_factor_acts_by_its_equation(pack, measured):
     (path,) = forward.layers
     module, x = model.model.diffusion_model.get_submodule(path), torch.randn(1, 32, 8, 8)
     base = module(x)
-    with pack.host.lora.adapters.loras_applied(model.model.diffusion_model, [forward]):
+    with pack.host.lora.forwards.Forwards().on(model.model.diffusion_model, [forward]):
         ours = module(x) - base
     w2 = torch.zeros(4, 8, 3, 3, dtype=torch.float64)
     for i in range(3):

@@ -57,7 +57,8 @@ def test_order_matters_and_repeats_exactly(scene):
 def test_a_constant_schedule_is_the_lora(scene):
     whole = scene.sample(lora=switch(scene, (0, 0, 4, 0.7)))
     assert torch.equal(whole, scene.sample(lora=scene.loras[0], lora_strength=0.7))
-    assert torch.equal(whole, scene.sample(lora=switch(scene, (0, 0, 2, 0.7), (0, 2, 4, 0.7))))
+    in_turns = scene.sample(lora=switch(scene, (0, 0, 2, 0.7), (0, 2, 4, 0.7)))
+    torch.testing.assert_close(in_turns, whole, rtol=1e-5, atol=1e-4)  # too short for weights of its own
     assert torch.equal(whole, scene.sample(lora=switch(scene, (0, 0, 4, 1.4)), lora_strength=0.5))
 
 

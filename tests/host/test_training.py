@@ -234,7 +234,7 @@ def test_training_teaches_the_picture(pack, seed, measured):
         return rows.mean().item()
 
     before = loss()
-    with pack.host.lora.adapters.loras_applied(unet, [forward]):
+    with pack.host.lora.forwards.Forwards().on(unet, [forward]):
         after = loss()
     measured("loss with the LoRA over loss without", after / before, at_most=0.97)
 

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from itertools import groupby
-from typing import Any
 
-import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import WeightAdapterBase
 from comfy.weight_adapter.bypass import BypassForwardHook
 from torch import Tensor, nn
 
+from ....diffstyler_core.lora.low_rank import AddedLowRank
 from ....diffstyler_core.lora.schedule import Lora
 from .check import checked_adapters
 from .keys import PREFIX
+from .layer_forward import Part
+from .layers_attached import forward_kept
 from .merged import MergedParameter, merged_forward
-
-log = logging.getLogger(__name__)
-
-Forward = Callable[..., Tensor]
 
 
 class ForwardLora:
@@ -31,6 +23,7 @@ class ForwardLora:
     the weights, and with the host's merged weights (lora/merged.py) where only those do.
 
     notes: lines on what of it is not applied here, and what it costs, for the node to show.
+    lasting: whether it acts at this strength for so many steps that weights of its own are worth making.
     Raises ValueError for what would not act as in the weights (lora/check.py).
     """
 
@@ -41,89 +34,64 @@ class ForwardLora:
         for key, patch in checked.merged.items():
             layer, _, parameter = key.rpartition(".")
             self._merged.setdefault(layer, {})[parameter] = MergedParameter(key, patch, name)
-        self._resident: dict[str, WeightAdapterBase] = {}
-        self._strength = strength
+        self.strength, self.lasting = strength, False
+        self.layers = frozenset(key.removeprefix(PREFIX) for key in (*self._adapters, *self._merged))
 
-    def at(self, strength: float) -> ForwardLora:
+    def at(self, strength: float, lasting: bool = False) -> ForwardLora:
         """The same LoRA at another strength; the weights are shared."""
         other = copy.copy(self)
-        other._strength = strength
+        other.strength, other.lasting = strength, lasting
         return other
 
     def release(self) -> None:
-        """Forgets the weights on the computing device, at every strength."""
-        self._resident.clear()
+        """Forgets the merged weights on the computing device, at every strength."""
         for parameters in self._merged.values():
             for parameter in parameters.values():
                 parameter.release()
 
+    def part_of(self, module: nn.Module, layer: str, former: Part | None) -> Part:
+        """What this LoRA does in a layer; ``module`` stays as it is. former: the same LoRA's at another strength."""
+        own, added = None, None
+        if PREFIX + layer in self._merged:
+            functions = {name: of.at(self.strength) for name, of in self._merged[PREFIX + layer].items()}
+            own = merged_forward(module, functions, module.forward)
+        adapter = self._adapters.get(PREFIX + layer)
+        if adapter is not None:
+            added = _low_rank(module, adapter, self.strength) or _Added.of(
+                module, adapter, self.strength, former and former.added
+            )
+        return Part(own, added)
+
     @property
-    def layers(self) -> frozenset[str]:
-        """Paths of the layers in the UNet that it acts on."""
-        return frozenset(key.removeprefix(PREFIX) for key in (*self._adapters, *self._merged))
-
-    def forward_of(self, module: nn.Module, layer: str) -> Forward:
-        """A forward of ``module`` with this LoRA around the one that it has now. The module itself stays as it is."""
-        merged = self._merged.get(PREFIX + layer)
-        if merged is None:
-            return self._added_to(module, layer)
-        functions = {parameter: of.at(self._strength) for parameter, of in merged.items()}
-        forward = merged_forward(module, functions, module.forward)
-        if PREFIX + layer not in self._adapters:
-            return forward
-        with _forward_kept(module):
-            module.forward = forward
-            return self._added_to(module, layer)
-
-    def _added_to(self, module: nn.Module, layer: str) -> Forward:
-        moved = self._resident.get(layer, self._adapters[PREFIX + layer])
-        adapter = copy.copy(moved)  # the hook writes its strength and its place on it
-        with _forward_kept(module):
-            hook = BypassForwardHook(module, adapter, self._strength)
-            hook.inject()  # also moves the adapter to the computing device
-            self._resident[layer] = adapter
-            return module.forward
+    def weights(self) -> int:
+        """The same number for the same LoRA at any strength."""
+        return id(self._adapters)
 
 
-@contextmanager
-def _forward_kept(module: nn.Module) -> Iterator[None]:
-    """Puts a module's forward back, whether it is the class's own or an instance attribute."""
-    own = module.__dict__.get("forward")
-    try:
-        yield
-    finally:
-        module.__dict__.pop("forward", None)
-        if own is not None:
-            module.__dict__["forward"] = own
+def _low_rank(module: nn.Module, adapter: WeightAdapterBase, strength: float) -> AddedLowRank | None:
+    """A linear layer's plain LoRA; None for any other layer or form."""
+    if not isinstance(module, nn.Linear) or adapter.name != "lora":
+        return None
+    up, down, alpha, middle, *_ = adapter.weights
+    if middle is not None or up.ndim != 2 or down.ndim != 2:
+        return None
+    return AddedLowRank(down, up, strength * (1.0 if alpha is None else float(alpha) / down.shape[0]))
 
 
-@contextmanager
-def loras_applied(unet: UNetModel, loras: Sequence[ForwardLora | None]) -> Iterator[None]:
-    """The UNet runs with loras[i] on the i-th of as many equal chunks of its batch, and is as it was afterwards."""
-    acting = {id(lora): lora for lora in loras if lora is not None}
-    with ExitStack() as stack:
-        for layer in sorted(frozenset().union(*(lora.layers for lora in acting.values()))):
-            module = unet.get_submodule(layer)
-            forwards: dict[int, Forward] = {
-                key: lora.forward_of(module, layer) for key, lora in acting.items() if layer in lora.layers
-            }
-            chunks = [forwards.get(id(lora), module.forward) for lora in loras]
-            stack.enter_context(_forward_kept(module))
-            module.forward = _by_chunk(chunks)
-        yield
+class _Added:
+    """What one of the host's adapters adds to a layer's output, on the device that computes."""
 
+    def __init__(self, adapter: WeightAdapterBase) -> None:
+        self._adapter = adapter
 
-def _by_chunk(forwards: Sequence[Forward]) -> Forward:
-    """One forward for a batch of equal chunks; neighbours with the same forward run together."""
-    runs = [(forward, len(list(group))) for forward, group in groupby(forwards)]
-    if len(runs) == 1:
-        return runs[0][0]
+    @classmethod
+    def of(cls, module: nn.Module, adapter: WeightAdapterBase, strength: float, former: object) -> _Added:
+        """former: the same at another strength, whose weights are on the device already."""
+        ready = copy.copy(former._adapter if isinstance(former, _Added) else adapter)
+        with forward_kept(module):
+            BypassForwardHook(module, ready, strength).inject()  # tells it its layer and strength, and moves it
+        return cls(ready)
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        size, odd = divmod(x.shape[0], len(forwards))
-        if odd:
-            raise RuntimeError(f"a batch of {x.shape[0]} rows cannot be shared by {len(forwards)} prompts of one size.")
-        parts = x.split([size * count for _, count in runs])
-        return torch.cat([f(part, *args, **kwargs) for (f, _), part in zip(runs, parts, strict=True)])
-
-    return forward
+    def add(self, out: Tensor, x: Tensor) -> None:
+        """out += h(x) in place. The host's ``g`` changes nothing in the families that are added."""
+        out += self._adapter.h(x, out)

@@ -51,7 +51,7 @@ class MergedParameter:
             if self._kept is None or not self._kept.is_of(weight, strength):
                 self._kept = None
                 merged, base = self._merged(weight, strength), _sampled(weight).clone()
-                if not _has_room(merged):
+                if not has_room(merged):
                     return merged
                 self._kept = _Kept(strength, base, merged)
             return self._kept.merged
@@ -80,8 +80,8 @@ def _sampled(weight: Tensor) -> Tensor:
     return flat[:: max(1, flat.numel() // SAMPLED)]
 
 
-def _has_room(merged: Tensor) -> bool:
-    """Whether a run still has what the host calls its least after this much more is kept."""
+def has_room(merged: Tensor) -> bool:
+    """Whether, with a weight that was made kept on its device, a run still has what the host calls its least there."""
     free = comfy.model_management.get_free_memory(merged.device)
     return bool(free - merged.nbytes > comfy.model_management.minimum_inference_memory())
 

@@ -12,6 +12,10 @@ STRONGEST = 4.0
 """The largest strength, either way, that the nodes take."""
 
 
+LASTING = 3
+"""Steps at one strength from which on merged weights cost less than adding: making them takes about two."""
+
+
 class LoraRun:
     """The LoRA of every step of a run of S: one, a schedule's, or none (the base model). Each is read and checked once.
 
@@ -36,8 +40,11 @@ class LoraRun:
         entry = self._schedule.at(step, self._steps)
         if entry is None:
             return None
-        strength = entry.strength_at(step, self._steps) * self._strength
-        return None if strength == 0.0 else self._ready[entry.start].at(strength)
+        strength = entry.strength_at(step, self._steps)
+        if strength * self._strength == 0.0:
+            return None
+        lasts = sum(entry.strength_at(other, self._steps) == strength for other in entry.window(self._steps))
+        return self._ready[entry.start].at(strength * self._strength, lasts >= LASTING)
 
     @property
     def bare(self) -> bool:

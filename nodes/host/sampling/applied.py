@@ -166,4 +166,5 @@ class AppliedBranches:
                 f"from before {self.name}."
             )
         run, asked = known
-        return fused(executor, model, conds, x, timestep, options, asked, run.at(float(timestep[0]), asked, x))
+        branches = run.at(float(timestep[0]), asked, x)
+        return fused(executor, model, conds, x, timestep, options, asked, branches, run.forwards)

@@ -16,6 +16,7 @@ from ....diffstyler_core.injection.between import Held, Level, Used
 from ....diffstyler_core.injection.reference import ReferenceTap
 from ....diffstyler_core.injection.taps import Injector, Recorder, Tap
 from ..checks.conditioning import Conditioning
+from ..lora.forwards import Forwards
 from .branches import Branch, Content, Injected, Referenced, contents_of, used_of
 from .controls import Processed
 from .forward import Acting, Options, acting_options
@@ -99,6 +100,7 @@ class BranchRun:
     """What every branch does at the noise levels of one run. It is made for a run; ``close`` ends it.
 
     prompts: by number of the branch, its own. contents: of each recomputed content, its prompt and its MODEL's options.
+    forwards: what its evaluations put on the UNet's layers.
     """
 
     def __init__(
@@ -114,8 +116,10 @@ class BranchRun:
         self._prompts, self._contents, self._between = prompts, contents, between
         self._sigmas = setting.sigmas[:-1].cpu().clone()  # of the evaluations; uni_pc writes into its levels
         self._stored = HeldSteps(setting.model, setting.device)
+        self.forwards = Forwards()
         self._level: Level | None = None
         self._held: dict[Content, Held] = {}
+        self._shares: list[Tensor] = []
 
     def close(self) -> None:
         """Forgets what the contents hold; nothing of it stays on the device, and no thread."""
@@ -134,13 +138,15 @@ class BranchRun:
             later = self._needed(self._level_at(after)) if after else {}
             self._stored.go_to(self._needed(level), later)
         taps: dict[tuple[Injected | None, Referenced | None], Tap | None] = {}
+        if not self._shares:
+            self._shares = [branch.share.to(x) for branch in self._branches]
         out = []
         for i, branch in enumerate(self._branches):
             acts = branch.injected, branch.reference
             if acts not in taps:
                 taps[acts] = self._tap(branch, level, x)
             prompts = self._prompts.get(i) or asked
-            out.append(BranchStep(branch.share, prompts, Acting(branch.lora.at(level.step), taps[acts])))
+            out.append(BranchStep(self._shares[i], prompts, Acting(branch.lora.at(level.step), taps[acts])))
         return out
 
     def _level_at(self, sigma: float) -> Level:
@@ -192,7 +198,7 @@ class BranchRun:
             [prompt],
             path,
             torch.full((len(path),), level.sigma, device=x.device, dtype=torch.float32),
-            acting_options(options, Acting(content.lora.at(level.step), recorder)),
+            acting_options(options, Acting(content.lora.at(level.step), recorder), self.forwards),
         )
         return recorder.taken
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP, copy_nested_dicts
 from torch import Tensor
@@ -18,7 +20,9 @@ from ....diffstyler_core.injection.attention import QKV, Mixture, attend_mixed
 from ....diffstyler_core.injection.sites import Kind, Site
 from ....diffstyler_core.injection.taps import ByChunk, Tap
 from ..cross_attention.layers import Replacement, replacement_at
-from ..lora.adapters import ForwardLora, loras_applied
+from ..lora.adapters import ForwardLora
+from ..lora.forwards import Forwards
+from ..lora.layers_attached import Forward
 
 KEY = "diffstyler"
 PATCH_NAMES: dict[Kind, str] = {"self-attention": "attn1", "cross-attention": "attn2"}
@@ -36,14 +40,18 @@ class Acting(NamedTuple):
         return self.lora is not None or (self.tap is not None and bool(self.tap.sites))
 
 
-def acting_options(model_options: Options, acting: Acting) -> Options:
-    """Model options of an evaluation in all of whose rows ``acting`` acts. The received ones stay as they are."""
+def acting_options(model_options: Options, acting: Acting, forwards: Forwards) -> Options:
+    """Model options of an evaluation in all of whose rows ``acting`` acts. The received ones stay as they are.
+
+    forwards: of the run that the evaluation belongs to.
+    """
     if not acting:
         return model_options
-    return {**model_options, "transformer_options": acting_in(model_options.get("transformer_options", {}), [acting])}
+    options = acting_in(model_options.get("transformer_options", {}), [acting], forwards)
+    return {**model_options, "transformer_options": options}
 
 
-def acting_in(transformer_options: Options, chunks: Sequence[Acting]) -> Options:
+def acting_in(transformer_options: Options, chunks: Sequence[Acting], forwards: Forwards) -> Options:
     """Transformer options of a batch of as many equal chunks, each with what acts in it. A copy, as above.
 
     The wrapper comes before those on the MODEL: what they do to an attention (Blend Conditionings by Mask) lies around
@@ -53,12 +61,12 @@ def acting_in(transformer_options: Options, chunks: Sequence[Acting]) -> Options
         return transformer_options
     wrappers = copy_nested_dicts(transformer_options.get("wrappers", {}))
     others = wrappers.get(WrappersMP.APPLY_MODEL, {})
-    wrappers[WrappersMP.APPLY_MODEL] = {KEY: [_wrapper(chunks), *others.pop(KEY, ())], **others}
+    wrappers[WrappersMP.APPLY_MODEL] = {KEY: [_wrapper(chunks, forwards), *others.pop(KEY, ())], **others}
     return {**transformer_options, "wrappers": wrappers}
 
 
-def _wrapper(chunks: Sequence[Acting]) -> Callable[..., Tensor]:
-    tap = ByChunk([acting.tap for acting in chunks])
+def _wrapper(chunks: Sequence[Acting], forwards: Forwards) -> Callable[..., Tensor]:
+    tap, loras = ByChunk([acting.tap for acting in chunks]), [acting.lora for acting in chunks]
 
     def apply_model(
         executor: Any,
@@ -72,10 +80,40 @@ def _wrapper(chunks: Sequence[Acting]) -> Callable[..., Tensor]:
     ) -> Tensor:
         unet = executor.class_obj.diffusion_model
         options = _attention_tapped(transformer_options or {}, tap)
-        with loras_applied(unet, [acting.lora for acting in chunks]), _features_tapped(unet, tap):
+        hooked = getattr(executor.class_obj.current_patcher, "current_hooks", None) is not None
+        with forwards.on(unet, loras, _given(unet, tap), fixed=not hooked), _features_tapped(unet, tap):
             return executor(x, sigma, c_concat, c_crossattn, control, options, **kwargs)
 
     return apply_model
+
+
+def _given(unet: UNetModel, tap: ByChunk) -> dict[str, list[Forward | None]]:
+    """By layer of the UNet, of each chunk what gives its output: the content's, where nothing else is left of it."""
+    return {
+        layer: _by_giver(tap.givers(site), give)
+        for site in sorted(tap.given)
+        for layer, give in _layers_given(unet, site).items()
+    }
+
+
+def _layers_given(unet: UNetModel, site: Site) -> dict[str, Callable[[Tap, Tensor], Tensor]]:
+    """Which layers a site's tensors stand for, and how a tap gives each for the layer's input."""
+    block = f"output_blocks.{site.layer}"
+    if site.kind == "feature":
+        return {f"{block}.0.out_layers": lambda tap, hidden: tap.feature(site, hidden)}
+    modules = unet.output_blocks[site.layer]
+    place = next(i for i, module in enumerate(modules) if isinstance(module, SpatialTransformer))
+    attention = f"{block}.{place}.transformer_blocks.{site.depth}.{PATCH_NAMES[site.kind]}"
+    return {
+        f"{attention}.to_q": lambda tap, x: tap.projected(site, 0, x),
+        f"{attention}.to_k": lambda tap, x: tap.projected(site, 1, x),
+    }
+
+
+def _by_giver(givers: Sequence[Tap | None], give: Callable[[Tap, Tensor], Tensor]) -> list[Forward | None]:
+    """A forward for each chunk, the same for those of one tap."""
+    forwards = {id(tap): partial(give, tap) for tap in givers if tap is not None}
+    return [forwards.get(id(tap)) for tap in givers]
 
 
 @contextmanager
@@ -83,7 +121,7 @@ def _features_tapped(unet: UNetModel, tap: ByChunk) -> Iterator[None]:
     """Hooks on the ResBlocks' ``out_layers``: the hidden state before the skip connection is added."""
     handles = []
     try:
-        for site in tap.sites:
+        for site in tap.tapped:
             if site.kind == "feature":
                 module = unet.output_blocks[site.layer][0].out_layers
                 handles.append(module.register_forward_hook(_feature_hook(tap, site)))
@@ -99,17 +137,16 @@ def _feature_hook(tap: ByChunk, site: Site) -> Callable[..., Tensor]:
 
 def _attention_tapped(transformer_options: Options, tap: ByChunk) -> Options:
     """A copy of the options whose attention replacements lead through the tap to whatever stood there before."""
-    sites = [s for s in tap.sites if s.kind != "feature"]
+    sites = [s for s in tap.tapped if s.kind != "feature"]
     if not sites:
         return transformer_options
-    options = {**transformer_options, "patches_replace": dict(transformer_options.get("patches_replace", {}))}
+    replaced = {name: dict(of) for name, of in transformer_options.get("patches_replace", {}).items()}
     for site in sites:
-        patches = options["patches_replace"].setdefault(PATCH_NAMES[site.kind], {})
-        patches = options["patches_replace"][PATCH_NAMES[site.kind]] = dict(patches)
+        patches = replaced.setdefault(PATCH_NAMES[site.kind], {})
         block = ("output", site.layer)
         deep = (*block, site.depth)
         patches[deep] = _AttentionPatch(tap, site, replacement_at(patches, block, site.depth))
-    return options
+    return {**transformer_options, "patches_replace": replaced}
 
 
 class _AttentionPatch(NamedTuple):

@@ -146,7 +146,7 @@ class InjectedGuider(comfy.samplers.CFGGuider):
         sigma, run = float(timestep[0]), self._run
         if run is None:
             raise RuntimeError("a guider predicts within its run only: call sample.")
-        options = fusing_options(model_options, self.conds, run.at(sigma, self.conds, x))
+        options = fusing_options(model_options, self.conds, run.at(sigma, self.conds, x), run.forwards)
         x0 = super().predict_noise(x, timestep, options, seed)
         require_finite_prediction(x0, self._trajectory, sigma)
         return x0

@@ -21,6 +21,7 @@ from ....diffstyler_core.diffusion.schedule import NoiseSchedule
 from ....diffstyler_core.diffusion.trajectory import Trajectory
 from .. import text as host_text
 from ..checks.conditioning import Conditioning
+from ..lora.forwards import Forwards
 from .forward import Acting, Options, acting_options
 
 Run = Callable[[Denoiser, Tensor, OnStep], Tensor]
@@ -67,13 +68,17 @@ class SourceGuider(comfy.samplers.CFGGuider):
 
     acting = Acting()
 
+    def __init__(self, model: ModelPatcher) -> None:
+        super().__init__(model)
+        self._forwards = Forwards()
+
     def set_source(self, conditioning: Conditioning) -> None:
         """The conditioning that the content is predicted with."""
         self.inner_set_conds({"positive": conditioning})
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
         """The denoised x0 for the one conditioning."""
-        options = acting_options(model_options, self.acting)
+        options = acting_options(model_options, self.acting, self._forwards)
         return comfy.samplers.calc_cond_batch(self.inner_model, [self.conds["positive"]], x, timestep, options)[0]
 
 
