@@ -89,14 +89,9 @@ class Scene:
         return 1.5 * rows * STEPS * (self.latent["samples"].nbytes + self.empty[0][0].nbytes)
 
     def lora_bytes(self) -> int:
-        """The LoRAs' factors in the weights' number format (in the file's, where that is none to compute with).
-
-        Each style has a copy of its own, and the first LoRA is in both.
-        """
-        size = 4 if self.case.weights.itemsize == 1 else self.case.weights.itemsize
-        return sum(
-            w.numel() * size for lora in (*self.loras, self.loras[0]) for name, w in lora.items() if "alpha" not in name
-        )
+        """The LoRAs' factors in the number format that is computed in. The first one, in both styles, goes up once."""
+        size = self.case.half.itemsize
+        return sum(w.numel() * size for lora in self.loras for name, w in lora.items() if "alpha" not in name)
 
 
 def taken_by(features: Any) -> int:
