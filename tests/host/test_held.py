@@ -175,3 +175,11 @@ def test_the_host_is_asked_for_the_room_that_a_level_takes(pack, bench, monkeypa
         patched = apply_bench.injected(pack, bench.model, features, between=between)
         run = lambda model: room(lambda: apply_bench.at_own_levels(model, trajectory, positive, negative))  # noqa: E731
         assert run(patched) - run(bench.model) == sets * step
+
+
+def test_the_room_on_another_device_is_as_large(pack):
+    """The host gives each device of a run its own copy of a control."""
+    made = pack.host.sampling.room.FeaturesRoom(7)
+    clone = made.deepclone_multigpu(torch.device("cpu"), autoregister=True)
+    assert (clone.inference_memory_requirements(torch.float16), clone.get_models()) == (7, [])
+    assert made.get_instance_for_device(torch.device("cpu")) is clone
