@@ -50,12 +50,12 @@ class LayerForward:
         self._chunks, self._factors, self._fresh = len(parts), factors, fresh
         self._computed = [(run, of[0].own or base) for run, of in _runs(parts, lambda part: id(part.own))]
         self._added = [(run, of) for run, of in _runs(parts, _together) if of[0].added is not None]
-        self.alone = parts[0].added if len(self._added) == 1 and all(part is parts[0] for part in parts) else None
-        self._whole = all(run.stop - run.start == len(parts) for run, _ in (*self._computed, *self._added))
+        self._alike = all(part.own is parts[0].own and part.added is parts[0].added for part in parts)
+        self.alone = parts[0].added if self._alike else None
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         chunks = self._chunks
-        if not self._whole and len(x) % chunks:
+        if not self._alike and len(x) % chunks:
             raise RuntimeError(f"a batch of {len(x)} rows cannot be shared by {chunks} prompts of one size.")
         parts = [forward(run.of(x, chunks), *args, **kwargs) for run, forward in self._computed]
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
