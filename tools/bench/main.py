@@ -44,7 +44,7 @@ class Scale(NamedTuple):
     shaped_part: int
 
 
-FULL = Scale(3, (128, 256), 8, 12, (128, 1), (128, 256), 3, 25)
+FULL = Scale(3, (128, 256), 8, 12, (128, 1), (128, 256), 2, 25)
 QUICK = Scale(1, (64,), 2, 2, (64, 25), None, 2, 25)
 GROWTH_SIDE, GROWTH_STEPS = 128, 6
 
@@ -60,19 +60,22 @@ class Bench:
     def calls(self, subject: Subject, steps: int) -> NodeCalls:
         return NodeCalls(self.host, self.pack, subject, steps)
 
-    def _each(self, steps: int, shaped_steps: int) -> Iterator[NodeCalls]:
+    def _each(self) -> Iterator[tuple[NodeCalls, int]]:
+        """Every subject's calls, and how often each comparison is repeated; the larger ones have fewer steps."""
         for side in self.scale.sides:
-            yield self.calls(self.demo(side), steps)
+            steps = max(2, self.scale.steps * self.scale.sides[0] // side)
+            yield self.calls(self.demo(side), steps), self.scale.repeats
         if self.scale.shaped:
-            yield self.calls(self.shaped(*self.scale.shaped), shaped_steps)
+            subject = self.shaped(*self.scale.shaped)
+            yield self.calls(subject, self.scale.shaped_steps), max(1, self.scale.repeats - 1)
 
     def stages(self) -> Iterator[dict[str, Any]]:
-        for calls in self._each(self.scale.steps, self.scale.shaped_steps):
-            yield from stages.rows(calls, self.scale.repeats)
+        for calls, repeats in self._each():
+            yield from stages.rows(calls, repeats)
             yield {"sizes": stages.sizes(calls)}
 
     def training(self) -> Iterator[dict[str, Any]]:
-        for calls in self._each(self.scale.training, self.scale.training):
+        for calls, _ in self._each():
             steps = self.scale.training if calls.subject.name.startswith("demo") else max(2, self.scale.training // 3)
             yield from training.rows(calls, steps, self.scale.repeats)
 
@@ -100,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     results = report.Results.read(folder)
     results.update({"machine": machine(), "versions": versions()})
     if options.memory:
-        width, side, steps = (32, 64, 2) if options.quick else (FULL_WIDTH, 512, 2)
+        width, side, steps = (32, 64, 2) if options.quick else (FULL_WIDTH, 512, 1)
         about = {"width": width, "side": side, "steps": steps, **conditions()}
         measure(results, MEMORY, memory_table.rows(width, side, steps, options.threads), about)
         return 0
