@@ -57,7 +57,11 @@ def test_a_schedule_gives_each_step_its_lora(scene):
     mixed, own, base = capture(scene, lora=switch), capture(scene, lora=scene.loras[0]), capture(scene)
     for step, same in ((0, own), (1, own), (2, base), (3, base)):
         for site, tensors in mixed.at(step).items():
-            assert all(torch.equal(a, b) for a, b in zip(tensors, same.at(step)[site], strict=True))
+            there = same.at(step)[site]
+            if same is base:
+                assert all(torch.equal(a, b) for a, b in zip(tensors, there, strict=True))
+            else:  # rounded otherwise: the LoRA of the whole run has weights of its own
+                torch.testing.assert_close(tensors, there, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("lora", [False, True])
