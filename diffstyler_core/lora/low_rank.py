@@ -26,6 +26,16 @@ class AddedLowRank(NamedTuple):
         return self.down is other.down and self.up is other.up and self.scale == other.scale
 
 
+class _Stack(NamedTuple):
+    """Several parts' matrices in one, the scales that are not common to all in ``up``. The parts are kept alive: their
+    matrices' ids are the key."""
+
+    parts: tuple[AddedLowRank, ...]
+    left: tuple[float, ...]
+    down: Tensor
+    up: Tensor
+
+
 class Factors:
     """LoRAs' matrices as a run needs them: on its device, in its number format, each made once.
 
@@ -34,7 +44,7 @@ class Factors:
 
     def __init__(self) -> None:
         self._one: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
-        self._several: dict[tuple[int, ...], tuple[tuple[float, ...], Tensor, Tensor]] = {}
+        self._several: dict[tuple[int, ...], _Stack] = {}
 
     def add(self, out: Tensor, x: Tensor, parts: Sequence[AddedLowRank]) -> None:
         """out += scale x down^T up^T in place, two matrix products for all parts.
@@ -42,7 +52,8 @@ class Factors:
         out: [B, ..., out], contiguous. x: [B, ..., in]. parts: of each of as many equal chunks of the rows, of one
         rank; neighbours may be the same.
         """
-        if all(part.is_same(parts[0]) for part in parts):
+        parts = _by_group(parts)
+        if len(parts) == 1:
             down, up = self._there(parts[0].down, x), self._there(parts[0].up, out)
             inner = torch.mm(x.reshape(-1, x.shape[-1]), down)
             out.view(-1, out.shape[-1]).addmm_(inner, up, alpha=parts[0].scale)
@@ -65,8 +76,20 @@ class Factors:
         left = tuple(1.0 if one == scale else scale for scale in scales)
         key = tuple(id(matrix) for part in parts for matrix in part[:2])
         known = self._several.get(key)
-        if known is None or known[0] != left or (known[2].device, known[2].dtype) != (out.device, out.dtype):
-            down = torch.stack([self._there(part.down, x) for part in parts])
-            up = torch.stack([self._there(part.up, out) * s for part, s in zip(parts, left, strict=True)])
-            known = self._several[key] = left, down, up
-        return known[1], known[2], one
+        if known is None or known.left != left or (known.up.device, known.up.dtype) != (out.device, out.dtype):
+            down = torch.stack([part.down.to(x.device, x.dtype).t() for part in parts])
+            up = torch.stack([part.up.to(out.device, out.dtype).t() * s for part, s in zip(parts, left, strict=True)])
+            known = self._several[key] = _Stack(tuple(parts), left, down, up)
+        return known.down, known.up, one
+
+
+def _by_group(parts: Sequence[AddedLowRank]) -> Sequence[AddedLowRank]:
+    """One part for each group of neighbours that are the same, where all groups are of one size."""
+    groups = [[parts[0]]]
+    for part in parts[1:]:
+        if part.is_same(groups[-1][0]):
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    alike = all(len(group) == len(groups[0]) for group in groups)
+    return [group[0] for group in groups] if alike else parts
