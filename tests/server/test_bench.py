@@ -34,7 +34,7 @@ def test_every_part_has_its_rows_and_its_conditions(results):
     assert {"diffstyler", "comfyui", "torch", "diffusers", "peft", "python"} <= set(results["versions"])
     for part in PARTS:
         assert results[part]["rows"], part
-        assert {"began_utc", "threads", "load_before", "seconds"} <= set(results[part])
+        assert {"began_utc", "commit", "threads", "load_before", "seconds"} <= set(results[part])
 
 
 def test_a_stage_takes_as_many_rows_as_its_peer_and_recompute_one_more(results):

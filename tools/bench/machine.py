@@ -38,7 +38,6 @@ def versions() -> dict[str, str]:
     found = {
         "python": platform.python_version(),
         "diffstyler": pack.group(1) if pack else "unknown",
-        "commit": _commit(),
         "comfyui": comfyui_version.__version__,
     }
     return {**found, **{name: importlib.metadata.version(name) for name in ("torch", "diffusers", "peft")}}
@@ -48,7 +47,7 @@ def conditions() -> dict[str, Any]:
     """When a part was measured, with how many threads, and how busy the machine was (processes that wanted a core)."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-    return {"began_utc": when, "threads": torch.get_num_threads(), "load_before": load}
+    return {"began_utc": when, "commit": _commit(), "threads": torch.get_num_threads(), "load_before": load}
 
 
 def _commit() -> str:

@@ -99,7 +99,8 @@ def _head(results: Mapping[str, Any]) -> list[str]:
 def _when(part: Row) -> str:
     load = part["load_before"]
     busy = "" if load is None else f", load {load:.1f} when it began"
-    return f"Measured {part['began_utc']} UTC in {part['seconds']:.0f} s with {part['threads']} threads{busy}."
+    threads = f"{part['threads']} CPU thread{'s'[: part['threads'] > 1]}"
+    return f"Measured {part['began_utc']} UTC at {part['commit']} in {part['seconds']:.0f} s, {threads}{busy}."
 
 
 def _stages(results: Mapping[str, Any]) -> list[str]:
