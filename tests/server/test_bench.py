@@ -64,7 +64,7 @@ def test_arithmetic_grows_by_straight_lines(results):
     fits = {entry["name"]: entry["fits"]["gflop"] for entry in results["growth"]["rows"]}
     assert set(fits) == {"steps", "styles", "frames", "size"}
     assert all(fit["slope"] > 0 for fit in fits.values())
-    assert abs(fits["steps"]["at_zero"]) < 1e-2 * fits["steps"]["slope"]
+    assert abs(fits["steps"]["at_zero"]) < 0.5 * fits["steps"]["slope"]  # what a run does once is less than a step
 
 
 def test_the_page_shows_every_part_and_the_plots_are_there(folder):

@@ -118,15 +118,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure(results: report.Results, part: str, rows: Iterator[dict[str, Any]], about: dict[str, Any]) -> None:
-    """Runs a part to its end, shows its rows as they come, and writes the files."""
+    """Runs a part to its end, shows its rows as they come, and writes the files after each."""
     say(f"\n{part}")
-    began, found = time.monotonic(), []
+    began, seconds = time.monotonic(), 0.0
+    found: list[dict[str, Any]] = []
     for row in rows:
         found.append(row)
         say("  " + report.line(row))
-    seconds = time.monotonic() - began
-    results.update({part: {**about, "seconds": round(seconds, 1), "rows": found}})
-    results.write()
+        seconds = time.monotonic() - began
+        results.update({part: {**about, "seconds": round(seconds, 1), "rows": found}})
+        results.write()
     say(f"  {duration(seconds)}")
 
 
