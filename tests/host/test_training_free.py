@@ -328,7 +328,7 @@ def test_another_packs_attention_gets_the_styles_keys_and_its_own_rows(scene):
     chain = scene.styles(shared("extend"), mask=left)
     chain = scene.styles(shared("swap"), previous=chain)
     ours = scene.sample(chain, theirs, cfg=3.0)
-    torch.testing.assert_close(ours, scene.sample(chain, cfg=3.0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, scene.sample(chain, cfg=3.0), rtol=1e-4, atol=1e-3)
     assert all(rows == len(chunks) for rows, chunks, _ in seen)
     assert {keys for *_, keys in seen} == {96 + 128, 128}
     assert {chunks for _, chunks, _ in seen} <= {(0,), (1,), (0, 1), (1, 0)}
