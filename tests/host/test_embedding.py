@@ -120,7 +120,7 @@ def test_it_is_a_plain_loop_over_the_same_draws(pack, seed, measured, written, w
     words += [49407] * (77 - len(words) - (len(first) - 1 if first else 0))
     theirs, vectors = plain_loop(written, unet, vae, (z0, image), method, words, first, steps, velocity)
     gaps = [abs(a - b) for a, b in zip(losses["loss"], theirs, strict=True)]
-    measured("the first loss against a plain loop's", gaps[0], at_most=1e-5)
+    measured("the first loss against a plain loop's", gaps[0], at_most=1e-4)
     measured("all of them", max(gaps), at_most=1e-3)  # AdamW takes the sign of a gradient that is nearly zero
     assert max(theirs) - min(theirs) > 1e-3
     if vectors is not None:
