@@ -96,8 +96,12 @@ class Injector:
         self._blend = plan.blend
         self._kappa = plan.kappa(step, t)
         self._content = content
-        self.given = frozenset(site for site in self.sites if site.kind == "feature" or self._kappa == 0.0)
+        self.given = frozenset(site for site in self.sites if self._gives(site))
         self.tapped = self.sites - self.given
+
+    def _gives(self, site: Site) -> bool:
+        """Not cross-attention's q and k: a picture's tokens may join a prompt's once those are projected."""
+        return site.kind == "feature" or (site.kind == "self-attention" and self._kappa == 0.0)
 
     def feature(self, site: Site, hidden: Tensor) -> Tensor:
         """Overrides the hidden state [B, C, H, W] of every row by f_t^l (eq. 4)."""
