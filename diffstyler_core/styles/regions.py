@@ -80,7 +80,8 @@ def fuse(predictions: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
 
     Holds for eps, v and x0 alike: at one latent and level they are linear in each other.
     """
-    weights = torch.stack([over_channels(share).to(predictions[0]).expand_as(predictions[0]) for share in shares])
+    pairs = zip(predictions, shares, strict=True)
+    weights = torch.stack([over_channels(share).to(prediction).expand_as(prediction) for prediction, share in pairs])
     return (torch.stack(list(predictions)) * weights).sum(0)
 
 
