@@ -1,4 +1,4 @@
-"""Writes tests/workflows: the API prompt of every workflow, as a real server's nodes take it. And those of examples/.
+"""Writes tests/workflows: the API prompt of every workflow, as a real server's nodes take it. And those of scripts/.
 
     python3 tools/dev.py run -- tools/workflow_fixtures.py
 
@@ -17,7 +17,7 @@ from tools.pack_server import ROOT, pack_server
 from tools.workflow_api import Api, to_api
 
 EXAMPLES = {"one_style.json": "DiffStyler - one style", "short_clip.json": "DiffStyler - short clip"}
-"""The prompts of examples/, with loaders in place of the pack's own pictures, and the workflows that they are of."""
+"""The prompts of scripts/, with loaders in place of the pack's own pictures, and the workflows that they are of."""
 LOADERS = {
     "DiffStyler_ExamplePicture": ("LoadImage", {"image": "picture.png"}),
     "DiffStyler_ExampleClip": ("LoadVideo", {"file": "clip.mp4"}),
@@ -34,7 +34,7 @@ def main() -> None:
         print(kept)
     for name, title in EXAMPLES.items():
         prompt = json.loads((ROOT / "tests" / "workflows" / f"{title}.json").read_text(encoding="utf-8"))
-        kept = ROOT / "examples" / name
+        kept = ROOT / "scripts" / name
         kept.write_text(json.dumps(with_loaders(prompt), indent=1) + "\n", encoding="utf-8")
         print(kept)
 

@@ -1,4 +1,4 @@
-"""examples/: the order of the jobs, what is made of a workflow, and servers that answer anything but well."""
+"""scripts/: the order of the jobs, what is made of a workflow, and servers that answer anything but well."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tools.workflow_fixtures import EXAMPLES, with_loaders
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "examples"
+FOLDER = ROOT / "scripts"
 
 
 @pytest.fixture(scope="module", name="many")

@@ -1,4 +1,4 @@
-"""examples/many_servers.py on two real servers, one of which is killed while it works."""
+"""scripts/many_servers.py on two real servers, one of which is killed while it works."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tools.pack_server import ROOT, pack_server
 from tools.workflow_api import set_input
 from tools.workflow_fixtures import with_loaders
 
-SCRIPT = ROOT / "examples" / "many_servers.py"
+SCRIPT = ROOT / "scripts" / "many_servers.py"
 CONTENTS, STYLES = ("bay", "hill", "mug"), ("ink", "oil")
 INVERT = "11"
 
@@ -187,7 +187,7 @@ class TestKilled:
 
 def test_clips_and_a_job_that_fails(server, work):
     """The clip is made; the file that is none is named with the node and its error, and is not tried again."""
-    prompt = json.loads((ROOT / "examples" / "short_clip.json").read_text())
+    prompt = json.loads((ROOT / "scripts" / "short_clip.json").read_text())
     small = {"ScalePicture": {"size": 64}, "DDIMInvert": {"steps": 2}}
     small |= {"TrainStyleLoRA": {"steps": 1, "resolution": 64, "batch_size": 1, "rank": 2}}
     for node, inputs in small.items():

@@ -82,8 +82,8 @@ class Checks:
         packages = ["diffstyler/__init__.py", "diffstyler/nodes", "diffstyler/diffstyler_core"]
         pack = self._checker("types", [*mypy, *packages], link.parent)
         tools = self._checker("types", [*mypy, "--explicit-package-bases", "tools"], self.root)
-        examples = self._checker("types", [*mypy, "--explicit-package-bases", "."], self.root / "examples")
-        return next((outcome for outcome in (pack, tools, examples) if outcome.state == "FAILED"), examples)
+        scripts = self._checker("types", [*mypy, "--explicit-package-bases", "."], self.root / "scripts")
+        return next((outcome for outcome in (pack, tools, scripts) if outcome.state == "FAILED"), scripts)
 
     def _checker(self, part: str, arguments: Sequence[str], cwd: Path) -> Outcome:
         code = self._python(arguments, cwd)

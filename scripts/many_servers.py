@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every content in every style, spread over several ComfyUI servers.
 
-    python examples/many_servers.py --servers http://a:8188 http://b:8188 \\
+    python scripts/many_servers.py --servers http://a:8188 http://b:8188 \\
         --contents folder --styles folder --output folder
 
 Each style is trained once, on whichever server is free; its LoRA comes back to output/loras and goes from there to
