@@ -15,7 +15,7 @@ from .attention import QKV, Mixture, fit_rows
 from .capture import Capture
 from .settings import Layers
 from .sites import Site, format_layers
-from .taps import SiteTensors, Tap
+from .taps import Giver, SiteTensors, Tap
 
 Sharing = Literal["swap", "extend"]
 SHARINGS: tuple[Sharing, ...] = ("swap", "extend")
@@ -240,19 +240,13 @@ class ReferenceTap:
     ) -> None:
         self._here = plan.sites_at(step)
         self.sites = self._here | (frozenset() if below is None else below.sites)
-        self.given: frozenset[Site] = frozenset() if below is None else below.given
+        self.given: Mapping[Site, Giver] = {} if below is None else below.given
         self.tapped = self._here | (frozenset() if below is None else below.tapped)
         self._method, self._style, self._content, self._below = plan.method, style, content, below
 
     def feature(self, site: Site, hidden: Tensor) -> Tensor:
         """The hidden state, as the injection has it."""
         return hidden if self._below is None else self._below.feature(site, hidden)
-
-    def projected(self, site: Site, index: int, x: Tensor) -> Tensor:
-        """The content's q or k, as the injection has it."""
-        if self._below is None:
-            raise NotImplementedError(f"nothing is given at {site}.")
-        return self._below.projected(site, index, x)
 
     def attention(self, site: Site, own: QKV) -> Mixture:
         """What the injection computes the attention of, each of it looking at the style's k and v."""

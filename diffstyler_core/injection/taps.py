@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -31,18 +32,26 @@ def held_at(site: Site, values: bool) -> int:
     return 3 if values and site.kind == "self-attention" else 2
 
 
+class Giver(Protocol):
+    """What knows a site's hidden state, or its q and k, whatever the UNet would compute there."""
+
+    def feature(self, site: Site, hidden: Tensor) -> Tensor: ...
+
+    def projected(self, site: Site, index: int, x: Tensor) -> Tensor: ...
+
+
 class Tap(Protocol):
     """Something attached to the sites of a UNet for one evaluation.
 
-    sites: all of them. given: those whose hidden state, or q and k, it gives whatever the UNet would compute there, so
-    that it need not. tapped: those where it must see what was computed.
+    sites: all of them. given: those that need not be computed, with what gives them. tapped: those where it must see
+    what was computed.
     """
 
     @property
     def sites(self) -> frozenset[Site]: ...
 
     @property
-    def given(self) -> frozenset[Site]: ...
+    def given(self) -> Mapping[Site, Giver]: ...
 
     @property
     def tapped(self) -> frozenset[Site]: ...
@@ -50,8 +59,6 @@ class Tap(Protocol):
     def feature(self, site: Site, hidden: Tensor) -> Tensor: ...
 
     def attention(self, site: Site, own: QKV) -> Mixture: ...
-
-    def projected(self, site: Site, index: int, x: Tensor) -> Tensor: ...
 
 
 class Recorder:
@@ -61,7 +68,7 @@ class Recorder:
     values: whether self-attention's v is taken too.
     """
 
-    given: frozenset[Site] = frozenset()
+    given: Mapping[Site, Giver] = MappingProxyType({})
 
     def __init__(
         self, sites: frozenset[Site], keep: Callable[[Tensor], Tensor] = Tensor.clone, values: bool = False
@@ -81,9 +88,6 @@ class Recorder:
         self.taken[site] = tuple(self._keep(x) for x in own[: held_at(site, self._values)])
         return Mixture(own)
 
-    def projected(self, site: Site, index: int, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"nothing is given at {site}.")
-
 
 class Injector:
     """Puts the content's features and attention in place of the style run's (eq. 6), for one step of a plan."""
@@ -96,8 +100,8 @@ class Injector:
         self._blend = plan.blend
         self._kappa = plan.kappa(step, t)
         self._content = content
-        self.given = frozenset(site for site in self.sites if self._gives(site))
-        self.tapped = self.sites - self.given
+        self.given: Mapping[Site, Giver] = {site: self for site in self.sites if self._gives(site)}
+        self.tapped = self.sites - self.given.keys()
 
     def _gives(self, site: Site) -> bool:
         """Not cross-attention's q and k: a picture's tokens may join a prompt's once those are projected."""
@@ -137,9 +141,9 @@ class ByChunk:
         self.tapped: frozenset[Site] = frozenset().union(*(tap.tapped for tap in acting))
         self._taps = tuple(taps)
 
-    def givers(self, site: Site) -> list[Tap | None]:
-        """Of each chunk the tap that gives what is at a site; None where it is computed."""
-        return [tap if tap is not None and site in tap.given else None for tap in self._taps]
+    def givers(self, site: Site) -> list[Giver | None]:
+        """Of each chunk what gives a site; None where it is computed."""
+        return [None if tap is None else tap.given.get(site) for tap in self._taps]
 
     def feature(self, site: Site, hidden: Tensor) -> Tensor:
         """Each chunk's hidden states [B, C, H, W] through its own tap."""

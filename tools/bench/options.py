@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tools.devkit.option_types import count
+
 PARTS = ("stages", "training", "job", "growth")
 MEMORY = "memory"
 
@@ -22,8 +24,8 @@ def bench_parser(prog: str) -> argparse.ArgumentParser:
         "--memory", action="store_true", help="peak memory of every stage at SD1.5's full size, and nothing else"
     )
     parser.add_argument("--quick", action="store_true", help="the demo checkpoint at 64 pixels, few steps, one repeat")
-    parser.add_argument("--repeats", type=_count, metavar="N", help="timed pairs of each comparison (3)")
-    parser.add_argument("--threads", type=_count, metavar="N", help="CPU threads (as PyTorch chooses)")
+    parser.add_argument("--repeats", type=count, metavar="N", help="timed pairs of each comparison (3)")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (as PyTorch chooses)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the files go (bench)")
     return parser
 
@@ -32,9 +34,3 @@ def _part(text: str) -> str:
     if text not in PARTS:
         raise argparse.ArgumentTypeError(f"{text!r} is no part; there are {', '.join(PARTS)}")
     return text
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)

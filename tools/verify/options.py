@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tools.devkit.option_types import count
 from tools.verify.checkpoint import readable_checkpoint
 
 
@@ -19,7 +20,7 @@ def verify_parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=_folder, metavar="DIR", help="folder of report.html (.host/verify)")
     parser.add_argument("--steps", type=_steps, metavar="N", help="sampling steps, 4 or more (30; with --quick 6)")
-    parser.add_argument("--train-steps", type=_count, metavar="N", help="training steps (as the templates; quick 20)")
+    parser.add_argument("--train-steps", type=count, metavar="N", help="training steps (as the templates; quick 20)")
     quick = "few steps, half the size: whether it works, not how it looks"
     parser.add_argument("--quick", action="store_true", help=quick)
     return parser
@@ -39,13 +40,7 @@ def _folder(text: str) -> Path:
     return path
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)
-
-
 def _steps(text: str) -> int:
-    if _count(text) < 4:
+    if count(text) < 4:
         raise argparse.ArgumentTypeError(f"{text!r}: take 4 steps or more, so that each window has one to act on")
-    return _count(text)
+    return count(text)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ....diffstyler_core.injection.attention import QKV, Mixture, attend_mixed
 from ....diffstyler_core.injection.sites import Kind, Site
-from ....diffstyler_core.injection.taps import ByChunk, Tap
+from ....diffstyler_core.injection.taps import ByChunk, Giver, Tap
 from ..cross_attention.layers import Replacement, replacement_at
 from ..lora.adapters import ForwardLora
 from ..lora.forwards import Forwards
@@ -96,24 +96,24 @@ def _given(unet: UNetModel, tap: ByChunk) -> dict[str, list[Forward | None]]:
     }
 
 
-def _layers_given(unet: UNetModel, site: Site) -> dict[str, Callable[[Tap, Tensor], Tensor]]:
-    """Which layers a site's tensors stand for, and how a tap gives each for the layer's input."""
+def _layers_given(unet: UNetModel, site: Site) -> dict[str, Callable[[Giver, Tensor], Tensor]]:
+    """Which layers a site's tensors stand for, and how a giver makes each of the layer's input."""
     block = f"output_blocks.{site.layer}"
     if site.kind == "feature":
-        return {f"{block}.0.out_layers": lambda tap, hidden: tap.feature(site, hidden)}
+        return {f"{block}.0.out_layers": lambda giver, hidden: giver.feature(site, hidden)}
     modules = unet.output_blocks[site.layer]
     place = next(i for i, module in enumerate(modules) if isinstance(module, SpatialTransformer))
     attention = f"{block}.{place}.transformer_blocks.{site.depth}.{PATCH_NAMES[site.kind]}"
     return {
-        f"{attention}.to_q": lambda tap, x: tap.projected(site, 0, x),
-        f"{attention}.to_k": lambda tap, x: tap.projected(site, 1, x),
+        f"{attention}.to_q": lambda giver, x: giver.projected(site, 0, x),
+        f"{attention}.to_k": lambda giver, x: giver.projected(site, 1, x),
     }
 
 
-def _by_giver(givers: Sequence[Tap | None], give: Callable[[Tap, Tensor], Tensor]) -> list[Forward | None]:
-    """A forward for each chunk, the same for those of one tap."""
-    forwards = {id(tap): partial(give, tap) for tap in givers if tap is not None}
-    return [forwards.get(id(tap)) for tap in givers]
+def _by_giver(givers: Sequence[Giver | None], give: Callable[[Giver, Tensor], Tensor]) -> list[Forward | None]:
+    """A forward for each chunk, the same for those of one giver."""
+    forwards = {id(giver): partial(give, giver) for giver in givers if giver is not None}
+    return [forwards.get(id(giver)) for giver in givers]
 
 
 @contextmanager

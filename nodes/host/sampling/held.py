@@ -38,6 +38,9 @@ class Step(NamedTuple):
     step: int
 
 
+Taken = frozenset[tuple[Site, frozenset[int]]]
+"""Which tensors of which sites, as a key."""
+
 Needs = Mapping[Step, Used]
 """Which tensors of which captured steps a noise level takes."""
 
@@ -51,7 +54,7 @@ class HeldSteps:
     def __init__(self, model: Any, device: torch.device) -> None:
         self._dtype, self._device = computing_dtype(model), device
         self._pinning = management.is_device_cuda(device) and management.MAX_PINNED_MEMORY > 0
-        self._ahead: ReadAhead[tuple[Step, frozenset[Site]], dict[Site, SiteTensors]] = ReadAhead()
+        self._ahead: ReadAhead[tuple[Step, Taken], dict[Site, SiteTensors]] = ReadAhead()
         self._there: dict[Step, tuple[dict[Site, SiteTensors], dict[Site, frozenset[int]]]] = {}
         self._stream: Any = None
 
@@ -65,12 +68,12 @@ class HeldSteps:
         lacking = self._lacking(needed)
         self._stream = self._side_stream() if lacking else None
         for step, used in lacking.items():
-            read = self._ahead.take((step, frozenset(used)), self._reading(step, used))
+            read = self._ahead.take((step, frozenset(used.items())), self._reading(step, used))
             sent = {site: _each(tensors, used[site], self._sent) for site, tensors in read.items()}
             tensors, known = self._there.get(step, ({}, {}))
             self._there[step] = {**tensors, **sent}, {**known, **used}
         coming = self._lacking(later).items()
-        readings = {(step, frozenset(used)): self._reading(step, used) for step, used in coming}
+        readings = {(step, frozenset(used.items())): self._reading(step, used) for step, used in coming}
         self._ahead.expect({key: reading for key, reading in readings.items() if self._pinning or not _own(key[0])})
 
     def at(self, content: Content, level: Level, used: Used) -> Held:
