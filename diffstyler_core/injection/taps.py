@@ -89,23 +89,11 @@ class Recorder:
         return Mixture(own)
 
 
-class Injector:
-    """Puts the content's features and attention in place of the style run's (eq. 6), for one step of a plan."""
+class _Whole:
+    """The content's tensors in place of the style run's, whatever those are."""
 
-    def __init__(self, plan: InjectionPlan, step: int, t: float, content: Mapping[Site, SiteTensors]) -> None:
-        self.sites = plan.sites_at(step, t)
-        missing = sorted(self.sites - content.keys())
-        if missing:
-            raise ValueError(f"step {step} needs the {missing[0]}, which was not captured; capture it as well.")
-        self._blend = plan.blend
-        self._kappa = plan.kappa(step, t)
+    def __init__(self, content: Mapping[Site, SiteTensors]) -> None:
         self._content = content
-        self.given: Mapping[Site, Giver] = {site: self for site in self.sites if self._gives(site)}
-        self.tapped = self.sites - self.given.keys()
-
-    def _gives(self, site: Site) -> bool:
-        """Not cross-attention's q and k: a picture's tokens may join a prompt's once those are projected."""
-        return site.kind == "feature" or (site.kind == "self-attention" and self._kappa == 0.0)
 
     def feature(self, site: Site, hidden: Tensor) -> Tensor:
         """Overrides the hidden state [B, C, H, W] of every row by f_t^l (eq. 4)."""
@@ -121,6 +109,30 @@ class Injector:
         """The content's q (0) or k (1) for every row of what would be projected, x [B, tokens, any]."""
         content = self._content[site][index]
         return fit_tokens(content.to(x), (*x.shape[:2], content.shape[2]), site)
+
+
+class Injector:
+    """Puts the content's features and attention in place of the style run's (eq. 6), for one step of a plan."""
+
+    def __init__(self, plan: InjectionPlan, step: int, t: float, content: Mapping[Site, SiteTensors]) -> None:
+        self.sites = plan.sites_at(step, t)
+        missing = sorted(self.sites - content.keys())
+        if missing:
+            raise ValueError(f"step {step} needs the {missing[0]}, which was not captured; capture it as well.")
+        self._blend = plan.blend
+        self._kappa = plan.kappa(step, t)
+        self._content = content
+        whole = _Whole(content)
+        self.given: Mapping[Site, Giver] = {site: whole for site in self.sites if self._gives(site)}
+        self.tapped = self.sites - self.given.keys()
+
+    def _gives(self, site: Site) -> bool:
+        """Not cross-attention's q and k: a picture's tokens may join a prompt's once those are projected."""
+        return site.kind == "feature" or (site.kind == "self-attention" and self._kappa == 0.0)
+
+    def feature(self, site: Site, hidden: Tensor) -> Tensor:
+        """Overrides the hidden state [B, C, H, W] of every row by f_t^l (eq. 4)."""
+        return self.given[site].feature(site, hidden)
 
     def attention(self, site: Site, own: QKV) -> Mixture:
         """Blends the content's q, k (or its attention map) into every row (eq. 5)."""

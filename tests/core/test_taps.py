@@ -159,11 +159,11 @@ def test_what_is_overridden_whole_need_not_be_computed(seed, step):
     assert injector.given.keys() | injector.tapped == injector.sites
     assert injector.given.keys() == ({FEATURE, ATTENTION} if step == 0 else set())
     chunks = ByChunk([injector, None])
-    assert chunks.givers(ATTENTION) == [injector if step == 0 else None, None]
+    assert chunks.givers(ATTENTION) == [injector.given.get(ATTENTION), None]
     if step == 0:
         x = torch.randn(2, 4, 7, generator=generator)
-        given = [injector.projected(ATTENTION, index, x) for index in range(2)]
+        given = [injector.given[ATTENTION].projected(ATTENTION, index, x) for index in range(2)]
         mixture = injector.attention(ATTENTION, QKV(*(torch.zeros(2, 4, 5),) * 3))
         assert all(torch.equal(a, b) for a, b in zip(given, mixture.first[:2], strict=True))
         with pytest.raises(ValueError, match=r"self-attention of layer 4: .*4 tokens"):
-            injector.projected(ATTENTION, 0, x[:, :3])
+            injector.given[ATTENTION].projected(ATTENTION, 0, x[:, :3])
